@@ -1,0 +1,1 @@
+"""tokenkit: know and steer what LLM calls cost, from a notebook."""
