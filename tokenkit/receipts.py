@@ -125,7 +125,8 @@ class Plan:
     def __repr__(self) -> str:
         if self.choice is None:
             return f"Plan(no candidate of {len(self.candidates)} is eligible)"
-        return f"Plan({self.choice.model}, at most {show_usd(self.choice.bound)}, {len(self.eligible)} of {len(self.candidates)} eligible)"
+        share = f"{len(self.eligible)} of {len(self.candidates)} eligible"
+        return f"Plan({self.choice.model}, at most {show_usd(self.choice.bound)}, {share})"
 
     def __str__(self) -> str:
         from tokenkit._html import plan_text
@@ -140,7 +141,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at one model. ``waited`` is the seconds slept before it; ``first_chunk`` seconds to the first bytes of an answer."""
+    """One try at one model: ``waited`` seconds slept before it, ``first_chunk`` seconds to the first of its answer."""
 
     model: str
     provider: str
@@ -186,7 +187,7 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one policy said of the call: ``outcome`` is ``allow``, ``warn``, ``throttle``, ``reroute``, ``shrink`` or ``block``."""
+    """What one policy said: ``outcome`` is ``allow``, ``warn``, ``throttle``, ``reroute``, ``shrink`` or ``block``."""
 
     policy: str
     outcome: str
@@ -252,7 +253,8 @@ class Receipt:
         via = self.model or self.requested_model
         mark = "~" if u.source != "reported" else ""
         tries = f", {len(self.attempts)} attempts" if len(self.attempts) > 1 else ""
-        return f"Receipt({self.id[-8:]} {self.status}, {via}, {mark}{counts}, {show_usd(self.cost_nanos)}, {self.seconds:.2f} s{tries})"
+        spent = f"{show_usd(self.cost_nanos)}, {self.seconds:.2f} s"
+        return f"Receipt({self.id[-8:]} {self.status}, {via}, {mark}{counts}, {spent}{tries})"
 
     def _repr_html_(self) -> str:
         from tokenkit._html import receipt_card

@@ -128,7 +128,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer. ``input_tokens`` *includes* cache reads and creations; ``output_tokens`` includes reasoning.
+    """Tokens of one answer: ``input_tokens`` *includes* cache reads and creations, ``output_tokens`` reasoning.
 
     ``source`` is ``reported`` (by the provider), ``counted`` (exactly, by us) or ``estimated``.
     """
@@ -227,9 +227,11 @@ class Response:
         return answer(self.text) + card
 
 
-def messages_of(
-    prompt: str | Message | Mapping[str, Any] | Iterable[Any], system: str | None = None
-) -> tuple[Message, ...]:
+Prompt = str | Message | Mapping[str, Any] | Iterable[Any]
+"""What a caller may write where messages are wanted: text, a message, a dict, or a list of any of them."""
+
+
+def messages_of(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
     """Turn what a caller wrote (text, a message, or a list of either, OpenAI-style dicts included) into messages.
 
     Raises UserError for an empty prompt, a message without a role, or content of an unknown shape.
