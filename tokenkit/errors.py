@@ -153,9 +153,16 @@ class ProtocolError(ProviderError):
 
 
 class TransportError(TokenkitError):
-    """Nothing came back: the connection was refused, reset or cut, or one operation timed out."""
+    """Nothing came back: the connection was refused, reset or cut, or one operation timed out.
+
+    ``sent`` is False only when the request certainly never left: such a try cannot have been billed.
+    """
 
     transient = True
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class DeadlineExceeded(TokenkitError):

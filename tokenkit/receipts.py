@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tokenkit.money import FEMTOS_PER_NANO, Nanos, Rate, ceil_to_nanos, per_million, round_to_nanos, show_usd, usd
 from tokenkit.types import TokenCount, Usage
@@ -71,12 +71,12 @@ class PriceReceipt:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One model as the router saw it: its score as named terms, or the reason it was rejected.
 
     ``input_tokens`` is the prompt in this model's own tokens; ``bound`` the most the call can cost, in nano-USD;
-    ``propensity`` the probability with which the policy would have put it first.
+    ``propensity`` the probability with which the policy would have put it first. A tuple, because a plan over fifty
+    models makes fifty of them on every call.
     """
 
     model: str
@@ -276,7 +276,8 @@ class Trail:
     """What has happened to a call so far; layers append, the recorded layer freezes it into a Receipt.
 
     ``shown`` counts the deltas the caller has seen: once it is not 0, no retry and no fallback may follow.
-    ``deadline`` is a ``time.monotonic()`` instant; ``waited`` the seconds slept since the last attempt.
+    ``deadline`` is a ``time.monotonic()`` instant; ``waited`` the seconds slept since the last attempt; ``receipt``
+    is there once the call has been settled.
     """
 
     id: str = ""
@@ -291,6 +292,7 @@ class Trail:
     waited: float = 0.0
     parent: str | None = None
     operation: str = "chat"
+    receipt: Receipt | None = None
 
     def __post_init__(self) -> None:
         self.id = self.id or new_id()
@@ -324,8 +326,8 @@ def _plain(value: Any) -> Any:
 
 _DEFAULTS: Mapping[type, tuple[tuple[str, Any], ...]] = {
     cls: tuple((f.name, f.default) for f in fields(cls))
-    for cls in (PriceReceipt, Candidate, Plan, Attempt, StageReport, Verdict, Receipt, Usage)
-}
+    for cls in (PriceReceipt, Plan, Attempt, StageReport, Verdict, Receipt, Usage)
+} | {Candidate: tuple((name, Candidate._field_defaults.get(name)) for name in Candidate._fields)}
 
 
 def _make(cls: type, data: Mapping[str, Any], **nested: Any) -> Any:
