@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from tokenkit.money import FEMTOS_PER_NANO, Nanos, Rate, ceil_to_nanos, per_million, round_to_nanos, show_usd, usd
-from tokenkit.types import TokenCount, Usage
+from tokenkit.types import Response, TokenCount, Usage
 
 Status = Literal["ok", "error", "cancelled"]
 
@@ -277,7 +277,7 @@ class Trail:
 
     ``shown`` counts the deltas the caller has seen: once it is not 0, no retry and no fallback may follow.
     ``deadline`` is a ``time.monotonic()`` instant; ``waited`` the seconds slept since the last attempt; ``receipt``
-    is there once the call has been settled.
+    and ``response`` are there once the call has been settled.
     """
 
     id: str = ""
@@ -293,6 +293,7 @@ class Trail:
     parent: str | None = None
     operation: str = "chat"
     receipt: Receipt | None = None
+    response: Response | None = None
 
     def __post_init__(self) -> None:
         self.id = self.id or new_id()

@@ -1,0 +1,239 @@
+"""The Kit: one object that stacks the layers, keeps the memory, and turns what a caller says into a call.
+
+Every face (magics, command line, Python) goes through ``call``, ``stream``, ``acall``, ``astream`` or ``plan``; each of
+them is the same request through the same layers, driven by the sync or the async driver.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from tokenkit import drivers, layers
+from tokenkit.catalog import Catalog, Model
+from tokenkit.config import Config, load
+from tokenkit.effects import Call, Sleep
+from tokenkit.errors import UnknownModel, UserError, did_you_mean
+from tokenkit.providers.base import Provider
+from tokenkit.receipts import Plan, Receipt, Trail
+from tokenkit.route import Policy, plan
+from tokenkit.tokens import count_messages, count_text
+from tokenkit.types import Delta, Prompt, Request, Response, TokenCount, Tool, messages_of
+
+if TYPE_CHECKING:
+    from tokenkit.journal import Journal
+    from tokenkit.ledger import Ledger
+
+
+class Options(TypedDict, total=False):
+    """What may be said beside the prompt. Sizes are tokens, ``deadline`` is seconds for the whole call.
+
+    ``model`` is ``"auto"``, a name, or ``provider/name``; ``extra`` goes to the wire as it is.
+    """
+
+    model: str
+    provider: str | None
+    max_tokens: int | None
+    system: str | None
+    temperature: float | None
+    top_p: float | None
+    stop: str | Sequence[str]
+    seed: int | None
+    tools: Sequence[Tool]
+    tool_choice: str | None
+    response_format: Mapping[str, Any] | None
+    deadline: float | None
+    extra: Mapping[str, Any]
+    user: str | None
+    session: str | None
+    endpoint_name: str | None
+
+
+class Kit:
+    """Providers, models, routing, memory: everything a notebook needs to call language models and know the cost.
+
+    ``config`` is the path of a ``tokenkit.toml`` (else it is searched for); ``home`` the folder of journal and ledger;
+    ``providers`` and ``models`` replace what configuration and environment would give; ``policy`` says how to route.
+    ``client`` and ``async_client`` may be any httpx-compatible clients of your own; ``redact`` sees every receipt before
+    it is written. Where no provider is configured the kit falls back to the simulated one and says so. A kit is safe to
+    share between threads; close it, or use ``with``.
+
+    Raises ConfigError, naming every problem at once.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | None = None,
+        *,
+        home: str | Path | None = None,
+        providers: Iterable[Provider] | None = None,
+        models: Iterable[Model] | None = None,
+        policy: Policy | None = None,
+        environ: Mapping[str, str] | None = None,
+        client: Any = None,
+        async_client: Any = None,
+        redact: Callable[[Receipt], Receipt] | None = None,
+    ) -> None:
+        found = assemble(config, os.environ if environ is None else environ, providers, models, home)
+        self.config, self.home, self.notice = found.config, found.home, found.notice
+        self._providers = {provider.name: provider for provider in found.providers}
+        self.catalog = Catalog(found.models)
+        self.policy = policy or found.policy
+        self.on_sleep: Callable[[Sleep], None] | None = None
+        self._turns = itertools.count()
+        local = {p.base_url: p.local for p in found.providers if p.local is not None}
+        self._world = drivers.World(locals=local, client=client, on_sleep=self._slept)
+        self._async_world = drivers.AsyncWorld(locals=local, client=async_client, on_sleep=self._slept)
+        self._redact = redact
+        if self.notice:
+            print(self.notice, file=sys.stderr)
+
+    @classmethod
+    def simulated(cls, seed: int = 0, *, home: str | Path | None = None, **simulation: Any) -> Kit:
+        """Return an offline kit whose four models are simulated, deterministic by ``seed`` and priced.
+
+        Its memory lives in a temporary folder unless ``home`` names one. ``simulation`` goes to the simulated provider:
+        ``pace`` scales its waiting (0 is instant), ``faults`` scripts failures.
+        """
+        from tokenkit.providers import simulated
+
+        home = home or temporary_home()
+        return cls(home=home, providers=[simulated.provider(seed=seed, **simulation)], models=simulated.models(), environ={})
+
+    # Asking: one request, one stack of layers, two drivers.
+
+    def call(self, prompt: Prompt, **options: Unpack[Options]) -> Response:
+        """Ask once and wait for the answer: ``.text``, ``.usage``, ``.receipt``.
+
+        ``prompt`` is text, a message, or a list of them. Raises NoRoute before anything is sent, AllFailed after
+        every candidate was tried, and the ProviderError itself where there was only one.
+        """
+        request, trail = self._begin(prompt, options)
+        return drivers.drive(self._asking(request, trail), self._world)
+
+    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Stream:
+        """Ask, and iterate the answer as it comes; afterwards ``.text``, ``.response`` and ``.receipt`` are there."""
+        request, trail = self._begin(prompt, options)
+        flow = self._asking(replace(request, stream=True), trail)
+        return Stream(drivers.stream(flow, self._world), trail)
+
+    async def acall(self, prompt: Prompt, **options: Unpack[Options]) -> Response:
+        """Ask once, in async code."""
+        request, trail = self._begin(prompt, options)
+        return await drivers.adrive(self._asking(request, trail), self._async_world)
+
+    def astream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncStream:
+        """Ask, and iterate the answer with ``async for``."""
+        request, trail = self._begin(prompt, options)
+        flow = self._asking(replace(request, stream=True), trail)
+        return AsyncStream(drivers.astream(flow, self._async_world), trail)
+
+    def plan(self, prompt: Prompt, **options: Unpack[Options]) -> Plan:
+        """Decide without sending: every candidate with its score and upper-bound cost, or why it was rejected."""
+        return self._decide(request_of(prompt, options, self.config))
+
+    def count(self, text_or_messages: Prompt, model: str = "gpt-4o") -> TokenCount:
+        """Count tokens for ``model`` offline; text is counted bare, messages with their chat overhead."""
+        if isinstance(text_or_messages, str):
+            return count_text(text_or_messages, model)
+        return count_messages(messages_of(text_or_messages), model)
+
+    # What the kit knows.
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """The configured providers."""
+        return tuple(self._providers.values())
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The models that routing chooses from."""
+        return self.catalog.models
+
+    @cached_property
+    def journal(self) -> Journal:
+        """Where each receipt is written durably, the moment its call ends."""
+        from tokenkit.journal import Journal
+
+        return Journal(self.home / "journal.sqlite3", durability=self.config.durability, redact=self._redact)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Every call in DuckDB: ``.df()``, ``.sql("select ...")``, ``.spend(by="model")``, ``.verify()``."""
+        from tokenkit.ledger import Ledger
+
+        return Ledger(self.journal, self.home / "ledger.duckdb")
+
+    def close(self) -> None:
+        """Close connections and memory; open streams are cancelled by their own ``close``."""
+        self._world.close()
+        self._async_world.close()
+        if "journal" in self.__dict__:
+            self.journal.close()
+
+    def __enter__(self) -> Kit:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        names = ", ".join(self._providers) or "no provider"
+        return f"Kit({names}; {len(self.models)} models; {self.home})"
+
+    # How a call is put together.
+
+    @cached_property
+    def _asking(self) -> Call:
+        layer = layers.compose(
+            layers.recorded(self.journal.write, store_prompts=self.config.store_prompts),
+            layers.routed(self._decide),
+            layers.falling_back(),
+            layers.retrying(3),
+        )
+        return layer(layers.send(self._target))
+
+    def _begin(self, prompt: Prompt, options: Options) -> tuple[Request, Trail]:
+        request = request_of(prompt, options, self.config)
+        deadline = None if request.deadline is None else time.monotonic() + request.deadline
+        return request, Trail(deadline=deadline)
+
+    def _decide(self, request: Request) -> Plan:
+        counts: dict[tuple[str, bool], TokenCount] = {}
+
+        def count(model: Model) -> TokenCount:
+            key = encoding_of(model.encoding or model.id)
+            if key not in counts:
+                counts[key] = count_messages(request.messages, model.encoding or model.id, request.tools)
+            return counts[key]
+
+        return plan(request, self._eligible(request), count=count, policy=self.policy, seed=next(self._turns))
+
+    def _eligible(self, request: Request) -> tuple[Model, ...]:
+        """Return the models a request may mean: all for ``auto``, else those of that name, else a new one by provider."""
+        if request.provider is not None and request.provider not in self._providers:
+            raise UnknownModel(request.provider, sorted(self._providers), what="provider")
+        try:
+            return self.catalog.find(request.model, request.provider)
+        except UnknownModel:
+            prefix, _, name = request.model.partition("/")
+            provider = prefix if prefix in self._providers else request.provider
+            if provider is None or not (name or request.provider):
+                raise
+            return (unlisted(provider, name if prefix == provider else request.model),)
+
+    def _target(self, request: Request) -> tuple[Provider, Model]:
+        assert request.provider is not None
+        try:
+            model = self.catalog.get(request.model)
+        except UnknownModel:
+            model = unlisted(request.provider, request.model.partition("/")[2])
+        return self._providers[request.provider], model
+
+    def _slept(self, sleep: Sleep) -> None:
+        if self.on_sleep is not None:
+            self.on_sleep(sleep)
