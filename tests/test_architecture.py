@@ -141,7 +141,9 @@ def test_the_nouns_need_only_the_standard_library() -> None:
     for path in FILES:
         if RANK.get(module(path), (9, 9))[0] == 0:
             foreign = [n for n, _ in imports(path) if n.split(".")[0] not in (*sys.stdlib_module_names, "tokenkit")]
-            assert not foreign, f"{path.name} is a noun and imports {foreign}: nouns stand on the standard library alone."
+            assert not foreign, (
+                f"{path.name} is a noun and imports {foreign}: nouns stand on the standard library alone."
+            )
 
 
 def test_only_drivers_open_sockets() -> None:
@@ -149,7 +151,11 @@ def test_only_drivers_open_sockets() -> None:
         if module(path) in ("drivers", "server"):
             continue
         for name, line in imports(path):
-            reaches_out = name in ("http.client", "urllib.request") or name.split(".")[0] in ("socket", "ssl", "requests")
+            reaches_out = name in ("http.client", "urllib.request") or name.split(".")[0] in (
+                "socket",
+                "ssl",
+                "requests",
+            )
             assert not reaches_out, (
                 f"{path.name}:{line} imports {name}. Only drivers/ talks to the network: yield Open and Drain instead."
             )
@@ -158,13 +164,15 @@ def test_only_drivers_open_sockets() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_and_functions_stay_small(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= LONGEST_FILE, f"{path.name} has {len(lines)} lines: it holds more than one idea. Split it by idea."
+    assert len(lines) <= LONGEST_FILE, (
+        f"{path.name} has {len(lines)} lines: it holds more than one idea. Split it by idea."
+    )
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
             reasoned = lines[node.lineno - 2].lstrip().startswith("# long:")
             assert length <= LONGEST_FUNCTION or reasoned, (
-                f"{path.name}:{node.lineno} {node.name} has {length} lines. Split it, or put '# long: <reason>' above it."
+                f"{path.name}:{node.lineno} {node.name} has {length} lines. Split it, or say '# long: <reason>' above."
             )
 
 

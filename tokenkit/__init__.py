@@ -1,1 +1,41 @@
-"""tokenkit: know and steer what LLM calls cost, from a notebook."""
+"""tokenkit: know and steer what LLM calls cost, from a notebook.
+
+    import tokenkit as tk
+    kit = tk.Kit()
+    r = kit.call("Explain quantum computing", max_tokens=200)
+    r.text, r.receipt
+
+In a notebook, ``%load_ext tokenkit`` brings ``%%route``. Everything here loads when it is first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Kit": "kit",
+    "Stream": "streams",
+    "AsyncStream": "streams",
+    "Message": "types", "Image": "types", "Tool": "types", "Request": "types", "Response": "types", "Usage": "types",
+    "Receipt": "receipts", "Plan": "receipts",
+    "Model": "catalog",
+    "Provider": "providers.base",
+    "Policy": "route",
+    "charts": "analysis.charts", "errors": "errors", "layers": "layers", "notebook": "notebook",
+}  # fmt: skip
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tokenkit' has no attribute {name!r}")
+    module = import_module(f"tokenkit.{_HOMES[name]}")
+    value = globals()[name] = getattr(module, name) if name[0].isupper() else module
+    return value
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Bring the magics into this notebook: ``%load_ext tokenkit``."""
+    import_module("tokenkit.notebook").load(ipython)

@@ -6,51 +6,32 @@ them is the same request through the same layers, driven by the sync or the asyn
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tokenkit import drivers, layers
+from tokenkit.assembly import assemble, temporary_home, unlisted
 from tokenkit.catalog import Catalog, Model
-from tokenkit.config import Config, load
 from tokenkit.effects import Call, Sleep
-from tokenkit.errors import UnknownModel, UserError, did_you_mean
+from tokenkit.errors import UnknownModel
+from tokenkit.options import Options, request_of
 from tokenkit.providers.base import Provider
 from tokenkit.receipts import Plan, Receipt, Trail
 from tokenkit.route import Policy, plan
-from tokenkit.tokens import count_messages, count_text
-from tokenkit.types import Delta, Prompt, Request, Response, TokenCount, Tool, messages_of
+from tokenkit.streams import AsyncStream, Stream
+from tokenkit.tokens import count_messages, count_text, encoding_of
+from tokenkit.types import Prompt, Request, Response, TokenCount, messages_of
 
 if TYPE_CHECKING:
     from tokenkit.journal import Journal
     from tokenkit.ledger import Ledger
-
-
-class Options(TypedDict, total=False):
-    """What may be said beside the prompt. Sizes are tokens, ``deadline`` is seconds for the whole call.
-
-    ``model`` is ``"auto"``, a name, or ``provider/name``; ``extra`` goes to the wire as it is.
-    """
-
-    model: str
-    provider: str | None
-    max_tokens: int | None
-    system: str | None
-    temperature: float | None
-    top_p: float | None
-    stop: str | Sequence[str]
-    seed: int | None
-    tools: Sequence[Tool]
-    tool_choice: str | None
-    response_format: Mapping[str, Any] | None
-    deadline: float | None
-    extra: Mapping[str, Any]
-    user: str | None
-    session: str | None
-    endpoint_name: str | None
 
 
 class Kit:
@@ -58,8 +39,8 @@ class Kit:
 
     ``config`` is the path of a ``tokenkit.toml`` (else it is searched for); ``home`` the folder of journal and ledger;
     ``providers`` and ``models`` replace what configuration and environment would give; ``policy`` says how to route.
-    ``client`` and ``async_client`` may be any httpx-compatible clients of your own; ``redact`` sees every receipt before
-    it is written. Where no provider is configured the kit falls back to the simulated one and says so. A kit is safe to
+    ``client`` and ``async_client`` may be httpx-compatible clients of your own; ``redact`` sees every receipt before it
+    is written. Where no provider is configured the kit falls back to the simulated one and says so. A kit is safe to
     share between threads; close it, or use ``with``.
 
     Raises ConfigError, naming every problem at once.
@@ -102,7 +83,9 @@ class Kit:
         from tokenkit.providers import simulated
 
         home = home or temporary_home()
-        return cls(home=home, providers=[simulated.provider(seed=seed, **simulation)], models=simulated.models(), environ={})
+        return cls(
+            home=home, providers=[simulated.provider(seed=seed, **simulation)], models=simulated.models(), environ={}
+        )
 
     # Asking: one request, one stack of layers, two drivers.
 
@@ -134,7 +117,7 @@ class Kit:
 
     def plan(self, prompt: Prompt, **options: Unpack[Options]) -> Plan:
         """Decide without sending: every candidate with its score and upper-bound cost, or why it was rejected."""
-        return self._decide(request_of(prompt, options, self.config))
+        return self._decide(request_of(prompt, options, self.config.defaults))
 
     def count(self, text_or_messages: Prompt, model: str = "gpt-4o") -> TokenCount:
         """Count tokens for ``model`` offline; text is counted bare, messages with their chat overhead."""
@@ -159,7 +142,7 @@ class Kit:
         """Where each receipt is written durably, the moment its call ends."""
         from tokenkit.journal import Journal
 
-        return Journal(self.home / "journal.sqlite3", durability=self.config.durability, redact=self._redact)
+        return Journal(self.home / "journal.sqlite3", durability=self.config.durability)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -190,7 +173,7 @@ class Kit:
     @cached_property
     def _asking(self) -> Call:
         layer = layers.compose(
-            layers.recorded(self.journal.write, store_prompts=self.config.store_prompts),
+            layers.recorded(self.journal.write, store_prompts=self.config.store_prompts, redact=self._redact),
             layers.routed(self._decide),
             layers.falling_back(),
             layers.retrying(3),
@@ -198,7 +181,7 @@ class Kit:
         return layer(layers.send(self._target))
 
     def _begin(self, prompt: Prompt, options: Options) -> tuple[Request, Trail]:
-        request = request_of(prompt, options, self.config)
+        request = request_of(prompt, options, self.config.defaults)
         deadline = None if request.deadline is None else time.monotonic() + request.deadline
         return request, Trail(deadline=deadline)
 
@@ -214,7 +197,7 @@ class Kit:
         return plan(request, self._eligible(request), count=count, policy=self.policy, seed=next(self._turns))
 
     def _eligible(self, request: Request) -> tuple[Model, ...]:
-        """Return the models a request may mean: all for ``auto``, else those of that name, else a new one by provider."""
+        """Return the models a request may mean: all for ``auto``, else those of that name, else an unlisted one."""
         if request.provider is not None and request.provider not in self._providers:
             raise UnknownModel(request.provider, sorted(self._providers), what="provider")
         try:
@@ -227,12 +210,12 @@ class Kit:
             return (unlisted(provider, name if prefix == provider else request.model),)
 
     def _target(self, request: Request) -> tuple[Provider, Model]:
-        assert request.provider is not None
+        provider, _, name = request.model.partition("/")
         try:
             model = self.catalog.get(request.model)
         except UnknownModel:
-            model = unlisted(request.provider, request.model.partition("/")[2])
-        return self._providers[request.provider], model
+            model = unlisted(provider, name)
+        return self._providers[provider], model
 
     def _slept(self, sleep: Sleep) -> None:
         if self.on_sleep is not None:

@@ -24,7 +24,7 @@ Score = Callable[[Request, Model, "Health"], float]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is known of a model right now: ``seconds`` observed latency, calls ``in_flight``, and why it is ``barred``."""
+    """What is known of a model now: ``seconds`` of observed latency, calls ``in_flight``, why it is ``barred``."""
 
     seconds: float | None = None
     in_flight: int = 0
@@ -49,7 +49,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         if isinstance(self.strategy, str) and self.strategy not in STRATEGIES:
-            raise ConfigError(f"There is no routing strategy {self.strategy!r}. {did_you_mean(self.strategy, sorted(STRATEGIES))}")
+            raise ConfigError(
+                f"There is no routing strategy {self.strategy!r}. {did_you_mean(self.strategy, sorted(STRATEGIES))}"
+            )
         if not self.temperature >= 0 or math.isinf(self.temperature):
             raise ConfigError(f"temperature must be a finite number of at least 0, not {self.temperature!r}.")
 
@@ -84,14 +86,22 @@ def plan(
         state = health.get(model.id, HEALTHY)
         why = _barred(request, model, tokens, state)
         if why is None and model.price is None and policy.strategy in PRICED and not alone:
-            why = "no known price: give it one under [[model]] price in tokenkit.toml, or name the model to use it anyway"
-        bound = None if model.price is None else model.price.bound(tokens.upper_bound, answer_size(request, model, policy))
+            why = (
+                "no known price: give it one under [[model]] price in tokenkit.toml, or name the model to use it anyway"
+            )
+        bound = (
+            None if model.price is None else model.price.bound(tokens.upper_bound, answer_size(request, model, policy))
+        )
         if why is not None:
             rejected.append(
                 Candidate(model.id, model.provider, None, (), 0.0, tokens, model.context_window, bound, why)
             )
             continue
-        weight = policy.weights.get(model.id, policy.weights.get(model.name, model.weight)) if policy.weights else model.weight
+        weight = (
+            policy.weights.get(model.id, policy.weights.get(model.name, model.weight))
+            if policy.weights
+            else model.weight
+        )
         terms = terms_of(request, model, state, weight)
         score = sum([value for _, value in terms])
         eligible.append(
@@ -103,7 +113,7 @@ def plan(
 
 
 def answer_size(request: Request, model: Model | None, policy: Policy) -> int:
-    """Return the answer size in tokens that an upper bound assumes: asked for, else the model's own limit, else assumed."""
+    """Return the answer size in tokens an upper bound assumes: asked for, else the model's limit, else the policy's."""
     if request.max_tokens is not None:
         return request.max_tokens
     if model is not None and model.max_output_tokens is not None:

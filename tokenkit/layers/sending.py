@@ -59,7 +59,7 @@ def send(
                 body = yield Drain(reply.source, whole=True)
                 raise provider.classify(reply.status, reply.headers, body)
             if request.stream:
-                yield from _streamed(attempt, trail, clock)
+                yield from _streamed(attempt, reply, trail, clock)
                 response = gather(attempt.deltas)
             else:
                 body = yield Drain(reply.source, whole=True)
@@ -79,12 +79,11 @@ def send(
     return flow
 
 
-def _streamed(attempt: _Try, trail: Trail, clock: Callable[[], float]) -> Generator[Effect, Any, None]:
+def _streamed(attempt: _Try, reply: Reply, trail: Trail, clock: Callable[[], float]) -> Generator[Effect, Any, None]:
     """Drain a stream through the dialect's decoder, showing each delta as it comes."""
-    assert attempt.reply is not None
-    feed, source = attempt.provider.feed(), attempt.reply.source
+    feed = attempt.provider.feed()
     while True:
-        data = yield Drain(source)
+        data = yield Drain(reply.source)
         for delta in feed(data):
             if attempt.first_chunk is None:
                 attempt.first_chunk = clock() - attempt.began

@@ -1,0 +1,71 @@
+"""What a caller may say beside the prompt, checked once, for every face alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, cast
+
+from tokenkit.errors import UserError, did_you_mean
+from tokenkit.types import Prompt, Request, Tool, messages_of
+
+
+class Options(TypedDict, total=False):
+    """What may be said beside the prompt. Sizes are tokens, ``deadline`` is seconds for the whole call.
+
+    ``model`` is ``"auto"``, a name, or ``provider/name``; ``extra`` goes to the wire as it is.
+    """
+
+    model: str
+    provider: str | None
+    max_tokens: int | None
+    system: str | None
+    temperature: float | None
+    top_p: float | None
+    stop: str | Sequence[str]
+    seed: int | None
+    tools: Sequence[Tool]
+    tool_choice: str | None
+    response_format: Mapping[str, Any] | None
+    deadline: float | None
+    extra: Mapping[str, Any]
+    user: str | None
+    session: str | None
+    endpoint_name: str | None
+
+
+def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any]) -> Request:
+    """Build the request from a prompt and options, ``defaults`` filling what was not said.
+
+    Raises UserError for an unknown option (with the nearest known one), a wrong type, or a size below 1.
+    """
+    said = {**defaults, **{name: value for name, value in options.items() if value is not None}}
+    unknown = [name for name in said if name not in Options.__annotations__]
+    if unknown:
+        raise UserError(
+            f"There is no option {unknown[0]!r}. {did_you_mean(unknown[0], sorted(Options.__annotations__))}"
+        )
+    _check(said)
+    messages = messages_of(prompt, cast("str | None", said.pop("system", None)))
+    stop = said.pop("stop", ())
+    return Request(
+        messages,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        tools=tuple(said.pop("tools", ())),
+        **said,
+    )
+
+
+def _check(said: Mapping[str, Any]) -> None:
+    for name in ("model", "provider", "system", "user", "session", "endpoint_name"):
+        if name in said and not isinstance(said[name], str):
+            raise UserError(f"{name} must be text, not {said[name]!r}.")
+    for name in ("max_tokens", "seed"):
+        if name in said and (isinstance(said[name], bool) or not isinstance(said[name], int)):
+            raise UserError(f"{name} must be a whole number, not {said[name]!r}.")
+    if said.get("max_tokens", 1) < 1:
+        raise UserError(f"max_tokens must be at least 1, not {said['max_tokens']}.")
+    for name in ("temperature", "top_p", "deadline"):
+        if name in said and (isinstance(said[name], bool) or not isinstance(said[name], int | float)):
+            raise UserError(f"{name} must be a number, not {said[name]!r}.")
+    if not said.get("deadline", 1) > 0:
+        raise UserError(f"deadline must be more than 0 seconds, not {said['deadline']}.")
