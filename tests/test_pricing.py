@@ -211,6 +211,18 @@ def test_no_rule_charges_more_than_its_bound(rule: PriceRule, usage: Usage, at: 
         assert cost <= rule.bound(tokens_in, tokens_out, at) <= rule.bound(tokens_in, tokens_out)
 
 
+def test_a_rise_announced_for_tomorrow_is_in_todays_bound() -> None:
+    rule = resolve("google", "gemini-4-argon", at=NOW)  # dearer from 1 December 2026
+    assert rule is not None
+    eve = NOW + 10 * DAY + 3600 * SECOND
+    now, later = (rule.receipt(1000, at).cost(Usage(1000, 1000)) for at in (NOW, eve + DAY))
+    assert now is not None
+    assert later is not None
+    assert now < later
+    assert rule.bound(1000, 1000, NOW) == now
+    assert rule.bound(1000, 1000, eve) == rule.bound(1000, 1000) == later
+
+
 def test_a_bound_is_not_far_off_where_nothing_special_applies() -> None:
     rule = flat("user", "m", input=2, output=10)
     assert rule.bound(1000, 500) == rule.receipt(1000).cost(Usage(1000, 500)) == 7_000_000
