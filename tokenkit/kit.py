@@ -117,7 +117,7 @@ class Kit:
 
     def plan(self, prompt: Prompt, **options: Unpack[Options]) -> Plan:
         """Decide without sending: every candidate with its score and upper-bound cost, or why it was rejected."""
-        return self._decide(request_of(prompt, options, self.config.defaults))
+        return self.plan_request(request_of(prompt, options, self.config.defaults))
 
     def count(self, text_or_messages: Prompt, model: str = "gpt-4o") -> TokenCount:
         """Count tokens for ``model`` offline; text is counted bare, messages with their chat overhead."""
@@ -174,7 +174,7 @@ class Kit:
     def _asking(self) -> Call:
         layer = layers.compose(
             layers.recorded(self.journal.write, store_prompts=self.config.store_prompts, redact=self._redact),
-            layers.routed(self._decide),
+            layers.routed(self.plan_request),
             layers.falling_back(),
             layers.retrying(3),
         )
@@ -185,7 +185,8 @@ class Kit:
         deadline = None if request.deadline is None else time.monotonic() + request.deadline
         return request, Trail(deadline=deadline)
 
-    def _decide(self, request: Request) -> Plan:
+    def plan_request(self, request: Request) -> Plan:
+        """Decide for a request that is built already: what the routed layer calls."""
         counts: dict[tuple[str, bool], TokenCount] = {}
 
         def count(model: Model) -> TokenCount:
