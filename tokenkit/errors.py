@@ -14,6 +14,7 @@
     │   ├── Overloaded            503, 529: the provider is full
     │   ├── BadRequest            400, 404, 422: the request itself is at fault
     │   ├── ContentFiltered       the provider refused the content
+    │   ├── BrokenOff             not asked at all: its circuit breaker is open
     │   ├── ServerError           500, 502, 504: the provider broke
     │   └── ProtocolError         the bytes were not what the dialect promises
     ├── TransportError          no answer: refused, reset, cut, timed out on one operation
@@ -138,6 +139,10 @@ class BadRequest(ProviderError):
 
 class ContentFiltered(ProviderError):
     """The provider's safety system refused the prompt or the answer."""
+
+
+class BrokenOff(ProviderError):
+    """Nothing was sent: the model's circuit breaker is open, or it is over a limit of ours."""
 
 
 class ServerError(ProviderError):

@@ -12,6 +12,7 @@ from random import random
 
 from tokenkit.effects import Call, Flow, Layer, Sleep
 from tokenkit.errors import ProviderError, TokenkitError
+from tokenkit.limits import RetryBudget
 from tokenkit.receipts import Trail
 from tokenkit.types import Request
 
@@ -23,8 +24,11 @@ def retrying(
     longest: float = 30.0,
     chance: Callable[[], float] = random,
     clock: Callable[[], float] = time.monotonic,
+    budget: Callable[[Request], RetryBudget] | None = None,
 ) -> Layer:
     """Try up to ``attempts`` times in all, while the failure is transient and nothing was shown.
+
+    ``budget`` gives the retry budget of the provider a request is aimed at: where it is spent, nothing is retried.
 
     ``base`` and ``longest`` bound each pause in seconds; a Retry-After longer than ``longest``, or a pause that would
     pass the call's deadline, gives up at once so that another model can be tried.
@@ -32,6 +36,9 @@ def retrying(
 
     def layer(call: Call) -> Call:
         def flow(request: Request, trail: Trail) -> Flow:
+            allowance = budget(request) if budget is not None else None
+            if allowance is not None:
+                allowance.called()
             for n in range(attempts):
                 try:
                     return (yield from call(request, trail))
@@ -40,7 +47,7 @@ def retrying(
                         raise
                     pause = _pause(error, n, base, longest, chance)
                     late = trail.deadline is not None and clock() + (pause or 0.0) >= trail.deadline
-                    if pause is None or late:
+                    if pause is None or late or (allowance is not None and not allowance.spend()):
                         raise
                     reason = f"{request.model}: {type(error).__name__}, asking again"
                 yield Sleep(pause, reason)
