@@ -185,7 +185,10 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One step of a streamed answer. A field that the step does not carry is empty or ``None``."""
+    """One step of a streamed answer. A field that the step does not carry is empty or ``None``.
+
+    ``phase`` opens a phase of a run made of several calls; the deltas after it belong to it.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -194,6 +197,7 @@ class Delta:
     usage: Usage | None = None
     model: str | None = None
     id: str | None = None
+    phase: str | None = None
 
     def __str__(self) -> str:
         return self.text
