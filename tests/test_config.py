@@ -159,7 +159,7 @@ def test_the_search_goes_from_the_nearest_to_the_users_own(tmp_path: Path, monke
     theirs = written(xdg / "tokenkit", "")
     assert find(None, environ) == theirs
     written(work, "")
-    assert find(None, environ) == Path("tokenkit.toml")
+    assert find(None, environ) == find("tokenkit.toml", environ) == work / "tokenkit.toml"
     named = written(home, "", "mine.toml")
     environ["TOKENKIT_CONFIG"] = "~/mine.toml"
     assert find(None, environ) == named

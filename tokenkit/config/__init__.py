@@ -38,7 +38,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tokenkit.catalog import CAPABILITIES, Model, capabilities_of, is_weight
-from tokenkit.config.reading import Report, Table, names_a_secret, parse, refuse_secrets
+from tokenkit.config.reading import Report, Table, parse, refuse_secrets
 from tokenkit.config.writing import write_weights
 from tokenkit.errors import ConfigError
 from tokenkit.money import parse_usd
@@ -146,9 +146,10 @@ def find(path: str | Path | None, environ: Mapping[str, str]) -> Path | None:
                 raise ConfigError(f"{said}{file}: this is a folder; name the file in it.")
             if not os.path.exists(file):
                 raise ConfigError(f"{said}{file}: there is no such file.")
-            return file
+            return file.absolute()
     own = _xdg("XDG_CONFIG_HOME", ".config", environ) / "tokenkit" / "tokenkit.toml"
-    return next((file for file in (Path("tokenkit.toml"), own) if os.path.isfile(file)), None)
+    # Absolute, because a notebook may change its folder before weights are saved.
+    return next((file.absolute() for file in (Path("tokenkit.toml"), own) if os.path.isfile(file)), None)
 
 
 def data_home(environ: Mapping[str, str]) -> Path:
@@ -203,7 +204,7 @@ def _headers(table: Table) -> tuple[tuple[str, str], ...]:
         value = table.text(name, like=r"[^\x00-\x1f\x7f]+", advice="give a text in quotes, on one line")
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             table.refuse(name, "a header's name is made of letters, digits and dashes")
-        elif value is not None and not names_a_secret(name):
+        elif value is not None:
             headers.append((name, value))
     return tuple(headers)
 
