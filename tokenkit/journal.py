@@ -128,6 +128,11 @@ class Journal:
         rows = self._read(_HEAD)
         return (rows[0][0], rows[0][1]) if rows else (0, GENESIS)
 
+    def find(self, digest: bytes) -> int | None:
+        """Return the ``seq`` of the row with this hash; None when there is none. Reads the whole file."""
+        rows = self._read("SELECT seq FROM receipts WHERE hash = ?", (digest,))
+        return rows[0][0] if rows else None
+
     def meta(self, key: str) -> str | int | bytes | None:
         """Return a value of the ``meta`` table: ``journal_id`` (unlike any other journal's), ``created_at`` (ns)."""
         rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))

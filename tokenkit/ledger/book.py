@@ -1,0 +1,247 @@
+"""What a user asks of the ledger: frames, SQL, spend, verification, export; every answer includes every written call.
+
+Asking copies waiting rows in first. Where the file is held by somebody else, they are added in memory instead, or,
+when it cannot even be read, the answer comes from a standby copy beside it; ``note`` then says so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import date, datetime
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from tokenkit.errors import LedgerError, UserError, did_you_mean
+from tokenkit.journal import Journal
+from tokenkit.ledger import chain, copying, files
+from tokenkit.ledger.files import Parameters, Unavailable
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas
+
+FIRST = (
+    "started_at", "model", "provider", "status", "input_tokens", "output_tokens", "cost_usd", "seconds",
+    "endpoint_name", '"user"', '"session"', "saved_tokens", "cached", "tries", "finish_reason", "error_type", "error",
+)  # fmt: skip
+
+BY = {
+    "model": "model", "provider": "provider", "user": '"user"', "session": '"session"', "endpoint": "endpoint_name",
+    "endpoint_name": "endpoint_name", "status": "status", "day": "CAST(started_at AS DATE)",
+    "month": "CAST(date_trunc('month', started_at) AS DATE)",
+}  # fmt: skip
+
+FORMATS = {
+    ".parquet": "FORMAT parquet, COMPRESSION zstd",
+    ".csv": "FORMAT csv, HEADER",
+    ".jsonl": "FORMAT json",
+}
+
+_AGO = re.compile(r"(\d{1,5})\s*(m|min|h|d|w)")
+_UNITS = {"m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Ledger:
+    """The calls written to ``journal``, as tables in the DuckDB file ``path``; several kernels may share both.
+
+    ``patience`` is how many seconds to wait for another kernel. ``note`` is None, or a sentence on how the last answer
+    was made when the file could not be used the plain way. Failures are :class:`LedgerError`, in one line.
+    """
+
+    def __init__(self, journal: Journal, path: str | os.PathLike[str], *, patience: float = 5) -> None:
+        self.journal, self.patience = journal, patience
+        self.path = Path(path).expanduser().absolute()
+        self.standby = self.path.with_suffix(f".standby{self.path.suffix}")
+        self.note: str | None = None
+        self._copied = 0
+
+    def __repr__(self) -> str:
+        return f"Ledger({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        lines = [f"<b>tokenkit ledger</b> {escape(str(self.path))}"]
+        try:
+            total = self.sql("SELECT count(*) AS calls, sum(cost_usd) AS cost, min(started_at) AS first FROM calls")
+            calls, cost, first = total.iloc[0]
+            since = f" since {first:%Y-%m-%d}" if calls else ""
+            lines.append(f"{calls:,} calls, ${0 if cost != cost else cost:,.4f}{since}")
+        except LedgerError as error:
+            lines.append(escape(str(error)))
+        if self.note:
+            lines.append(escape(self.note))
+        return "<div>" + "<br>".join(lines) + "</div>"
+
+    def df(self, last: int | None = None) -> pandas.DataFrame:
+        """Return one row a call, newest last; with ``last`` only so many. ``schema.sql`` explains every column."""
+        columns = ", ".join(FIRST)
+        query = f"SELECT {columns}, * EXCLUDE ({columns}) FROM calls ORDER BY seq"  # noqa: S608 (our own names)
+        if last is None:
+            return self.sql(query)
+        return self.sql(f"FROM (FROM ({query}) ORDER BY seq DESC LIMIT ?) ORDER BY seq", [last])
+
+    def sql(self, query: str, params: Parameters = ()) -> pandas.DataFrame:
+        """Answer a DuckDB query over the tables and views of ``schema.sql``; nothing it says can change the ledger.
+
+        ``params`` fill ``?`` (a sequence) or ``$name`` (a mapping). Files and network are out of its reach. Raises
+        LedgerError with DuckDB's own words.
+        """
+        import duckdb  # here, because importing tokenkit must not import it
+
+        with self._opened() as connection:
+            files.seal(connection)
+            try:
+                answer = files.frame(connection, query, params)
+            except duckdb.Error as error:
+                raise LedgerError(f"The ledger cannot answer that: {files.why(error)}") from error
+        if self.note:
+            answer.attrs["note"] = self.note
+        return answer
+
+    def spend(self, by: str | Sequence[str] = "model", since: str | date | datetime | None = None) -> pandas.DataFrame:
+        """Return calls, tokens and USD by one or more of model, provider, user, session, endpoint, status, day, month.
+
+        ``since`` is ``"today"``, ``"week"``, ``"month"``, an age such as ``"7d"``, ``"24h"`` or ``"30m"``, a date or a
+        datetime (local where it names no zone). ``cost_usd`` leaves out the ``unpriced_calls``. Dearest first, or in
+        order of time where the first ``by`` is one.
+        """
+        names = [by] if isinstance(by, str) else list(by)
+        unknown = [name for name in names if name not in BY]
+        if unknown or not names:
+            name = unknown[0] if unknown else ""
+            raise UserError(f"Spend cannot be grouped by {name!r}. {did_you_mean(name, sorted(BY))}")
+        keys = ", ".join(f'{BY[name]} AS "{name}"' for name in names)
+        condition, parameters = _since(since)
+        order = "1" if names[0] in ("day", "month") else "cost_usd DESC NULLS LAST, calls DESC"
+        return self.sql(
+            f"SELECT {keys}, count(*) AS calls, count(*) FILTER (status <> 'ok') AS failed_calls, "  # noqa: S608
+            "sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens, "
+            "sum(total_tokens)::BIGINT AS tokens, sum(cost_usd)::DOUBLE AS cost_usd, "
+            f"count(*) FILTER (cost_nanos IS NULL) AS unpriced_calls FROM calls {condition} "
+            f"GROUP BY ALL ORDER BY {order}",
+            parameters,
+        )
+
+    def verify(self) -> chain.Verification:
+        """Check that the journal is what was written, and still has all that was copied; names the first bad row."""
+        known: list[tuple[int, bytes]] = []
+        journal_id = self.journal.meta("journal_id")
+        with suppress(Unavailable), files.reading(self.path, self.patience, turn=self.path) as connection:
+            mark = copying.mark_of(connection, str(journal_id), "ledger.main")
+            known.append((mark.seq, mark.hash))
+        return chain.verify(self.journal, known)
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Write the table of calls, oldest first, to a ``.parquet``, ``.csv`` or ``.jsonl`` file (0600), and name it."""
+        import duckdb  # as in sql
+
+        target = Path(path).expanduser().absolute()
+        form = FORMATS.get(target.suffix.lower())
+        if form is None:
+            raise UserError(f"Cannot export to {target.name!r}: name a file that ends in {', '.join(FORMATS)}.")
+        try:
+            # In a folder that is only ours, because DuckDB makes files with the umask's mode.
+            with self._opened() as connection, TemporaryDirectory(dir=target.parent, prefix=".tokenkit-") as folder:
+                draft = Path(folder, target.name)
+                files.save(connection, "SELECT * FROM calls ORDER BY seq", draft, form)
+                draft.chmod(0o600)
+                draft.replace(target)
+        except (duckdb.Error, OSError) as error:
+            raise LedgerError(f"Cannot export the ledger to {target}: {files.why(error)}") from error
+        return target
+
+    def ingest(self) -> int:
+        """Copy waiting rows from the journal into the file; return how many. Whoever asks does this by itself.
+
+        Where the file cannot be written now, the rows stay in the journal, which loses nothing, and ``note`` says why.
+        """
+        self.note = None
+        try:
+            copied = self._copy_into(self.path)
+        except Unavailable as error:
+            self.note = str(error)
+            return 0
+        if self.standby.exists():
+            self._retire_standby()
+        return copied
+
+    def _copy_into(self, path: Path) -> int:
+        """Copy all that waits, in turns of about a second so that other kernels get theirs."""
+        import duckdb  # as in sql
+
+        journal_id, copied, done = str(self.journal.meta("journal_id")), 0, False
+        while not done:
+            until = time.monotonic() + 1
+            try:
+                with files.writing(path, self.patience, turn=self.path) as connection:
+                    mark = copying.mark_of(connection, journal_id, "ledger.main")
+                    start = mark = copying.true_mark(connection, self.journal, mark, "ledger.main")
+                    done = True
+                    for count, reached in copying.copy(connection, self.journal, journal_id, start):
+                        copied, mark = copied + count, reached
+                        if time.monotonic() > until:
+                            done = False
+                            break
+            except (duckdb.Error, OSError) as error:
+                raise Unavailable(f"Rows cannot be copied into {path}: {files.why(error)}. They wait.") from error
+            if not done:
+                time.sleep(0.02)  # longer than other kernels' polling: they come in between
+        if path == self.path:
+            self._copied = mark.seq
+        return copied
+
+    @contextmanager
+    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a connection in which ``calls`` and the rest are complete: the file, the standby, or memory alone."""
+        self.note = None
+        if self.journal.head()[0] != self._copied or not self.path.exists():
+            self.ingest()
+        with ExitStack() as stack:
+            yield self._complete(stack)
+
+    def _complete(self, stack: ExitStack) -> duckdb.DuckDBPyConnection:
+        journal_id = str(self.journal.meta("journal_id"))
+        for path in (self.path, self.standby):
+            try:
+                if path == self.standby:
+                    self._copy_into(path)
+                connection = stack.enter_context(files.reading(path, self.patience, turn=self.path))
+            except Unavailable as error:
+                self.note = self.note or str(error)
+                continue
+            mark = copying.mark_of(connection, journal_id, "ledger.main")
+            copying.overlay(connection, self.journal, copying.true_mark(connection, self.journal, mark, "ledger.main"))
+            return connection
+        connection = files.connect()
+        stack.callback(connection.close)
+        copying.overlay(connection, self.journal, None)
+        return connection
+
+    def _retire_standby(self) -> None:
+        with suppress(Unavailable), files.taking_turns(self.path, exclusive=True, patience=0):
+            for leftover in (self.standby, Path(f"{self.standby}.wal")):
+                leftover.unlink(missing_ok=True)
+
+
+def _since(since: str | date | datetime | None) -> tuple[str, list[object]]:
+    """Return a WHERE clause for calls since then, and its parameters."""
+    if since is None:
+        return "", []
+    if isinstance(since, datetime):
+        return "WHERE started_at >= CAST(? AS TIMESTAMPTZ)", [since.astimezone().isoformat()]
+    if isinstance(since, date):
+        return "WHERE started_at >= CAST(CAST(? AS TIMESTAMP) AS TIMESTAMPTZ)", [since.isoformat()]
+    word = since.strip().lower()
+    if word in ("today", "week", "month", "year"):
+        return f"WHERE started_at >= date_trunc('{'day' if word == 'today' else word}', now())", []
+    age = _AGO.fullmatch(word)
+    if age is None:
+        with suppress(ValueError):
+            return _since(datetime.fromisoformat(word))
+        raise UserError(f"since={since!r} is not understood: write 'today', 'month', '7d', '24h' or a date.")
+    return f"WHERE started_at >= now() - INTERVAL {int(age[1])} {_UNITS[age[2]]}", []

@@ -1,0 +1,153 @@
+"""From the journal into tables, exactly once: the watermark is committed together with the rows it stands for.
+
+Where a journal was restored from an older copy, its numbers begin to repeat. The watermark's hash shows that; the
+journal is then read from its start, and rows already here are recognised by their id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from tokenkit.journal import GENESIS, Entry, Journal
+from tokenkit.ledger.files import create_tables, section, text
+
+if TYPE_CHECKING:
+    import duckdb
+
+BATCH_BYTES = 16 * 2**20  # of JSON in one transaction; DuckDB's memory grows with it
+PAGE = 500  # rows read from the journal under its lock at a time
+
+
+class Mark(NamedTuple):
+    """How far a journal has been copied: ``base + journal seq = calls.seq``; ``hash`` is that of row ``seq``."""
+
+    base: int
+    seq: int
+    hash: bytes
+    restored: bool = False
+
+
+def mark_of(connection: duckdb.DuckDBPyConnection, journal_id: str, tables: str) -> Mark:
+    """Return the watermark of a journal in the schema ``tables``; a new one begins after the last call there."""
+    found = connection.execute(
+        f"SELECT base, seq, hash, restored FROM {tables}.sources WHERE journal_id = ?",  # noqa: S608 (our own name)
+        [journal_id],
+    ).fetchone()
+    if found is not None:
+        return Mark(*found)
+    return Mark(_last(connection, tables), 0, GENESIS)
+
+
+def true_mark(connection: duckdb.DuckDBPyConnection, journal: Journal, mark: Mark, tables: str) -> Mark:
+    """Return ``mark``, or, when the journal does not have its row any more, one that begins anew and tells by id."""
+    if mark.seq == 0:
+        return mark
+    row = journal.rows(mark.seq - 1, 1)
+    if row and row[0].seq == mark.seq and row[0].hash == mark.hash:
+        return mark
+    return Mark(_last(connection, tables), 0, GENESIS, True)
+
+
+def copy(
+    connection: duckdb.DuckDBPyConnection, journal: Journal, journal_id: str, mark: Mark
+) -> Iterator[tuple[int, Mark]]:
+    """Copy what lies past ``mark`` into the current schema, a transaction at a time; yield what each has copied."""
+    for batch in batches(journal, mark.seq):
+        mark = mark._replace(seq=batch[-1].seq, hash=batch[-1].hash)
+        connection.execute("BEGIN")
+        copied = stage(connection, batch, mark)
+        connection.execute("DELETE FROM sources WHERE journal_id = ?", [journal_id])
+        connection.execute(
+            "INSERT INTO sources BY NAME SELECT ? AS journal_id, ? AS base, ? AS seq, ? AS hash, ? AS restored, "
+            "now() AS copied_at",
+            [journal_id, *mark],
+        )
+        connection.execute("COMMIT")
+        yield copied, mark
+
+
+def overlay(connection: duckdb.DuckDBPyConnection, journal: Journal, mark: Mark | None) -> None:
+    """Make a reading connection complete: what lies past ``mark`` is laid over the attached ledger, in memory.
+
+    Without a mark there is no ledger attached, and all of the journal is read.
+    """
+    waiting = batches(journal, 0 if mark is None else mark.seq)
+    batch = next(waiting, None)
+    if batch is None and mark is not None:
+        return
+    connection.execute("CREATE SCHEMA memory.pending")
+    connection.execute("USE memory.pending")
+    create_tables(connection)
+    while batch is not None:
+        stage(connection, batch, mark or Mark(0, 0, GENESIS), "ledger.main.calls")
+        batch = next(waiting, None)
+    tables = connection.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'memory' AND schema_name = 'pending'"
+    ).fetchall()
+    connection.execute("USE memory.main")
+    for (table,) in tables:
+        below = "" if mark is None else f"FROM ledger.main.{table} {_UNION.get(table, 'UNION ALL')} BY NAME "
+        connection.execute(f"CREATE VIEW {table} AS {below} FROM memory.pending.{table}")
+    connection.execute(section("views"))
+
+
+_UNION = {"prices": "UNION", "candidate_sets": "UNION"}  # the same number there and here means the same row
+
+
+def stage(connection: duckdb.DuckDBPyConnection, batch: list[Entry], mark: Mark, known: str = "calls") -> int:
+    """Turn entries into rows of the current schema's tables; return how many calls that made.
+
+    ``known`` is the table whose ids are already here, asked only where the journal was restored.
+    """
+    import pandas  # a column of text passes from pandas to DuckDB five times faster than as a parameter
+
+    columns = {
+        "seq": [mark.base + entry.seq for entry in batch],
+        "id": [entry.id for entry in batch],
+        "started_at_ns": [entry.started_at for entry in batch],
+        "body": pandas.Series([_readable(entry.body) for entry in batch], dtype=object),
+    }
+    rows = pandas.DataFrame(columns)
+    if mark.restored:
+        there = {row[0] for row in connection.execute(f"SELECT id FROM {known}").fetchall()}  # noqa: S608 (our own name)
+        rows = rows[[identity not in there for identity in rows["id"]]]
+    connection.register("batch", rows)
+    try:
+        connection.execute(text("ingest.sql"))
+    finally:
+        connection.unregister("batch")
+    return len(rows)
+
+
+def batches(journal: Journal, after: int) -> Iterator[list[Entry]]:
+    """Yield the journal's entries past ``after`` in lists of about BATCH_BYTES, until there are no more."""
+    batch: list[Entry] = []
+    size = 0
+    while page := journal.rows(after, PAGE):
+        after = page[-1].seq
+        for entry in page:
+            batch.append(entry)
+            size += len(entry.body)
+            if size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _last(connection: duckdb.DuckDBPyConnection, tables: str) -> int:
+    row = connection.execute(f"SELECT coalesce(max(seq), 0) FROM {tables}.calls").fetchone()  # noqa: S608 (as above)
+    return 0 if row is None else int(row[0])
+
+
+def _readable(body: bytes) -> str:
+    """Return JSON that DuckDB reads: half a surrogate pair, which it refuses, becomes a question mark."""
+    text = body.decode(errors="replace")
+    if "\\ud" not in text:
+        return text
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace").decode()
+    except (ValueError, RecursionError):
+        return text

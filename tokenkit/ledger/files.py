@@ -1,0 +1,232 @@
+"""Who may open the DuckDB file, and when: one writer or several readers at a time, each for a moment.
+
+DuckDB lets one process in at a time, and guards that with fcntl locks, which a process loses when it closes *any*
+descriptor of the file. So this module never opens that file itself. Kernels take turns through a ``.lock`` file
+beside it (flock, shared or exclusive), connections last for one question, and within a process one thread is in.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokenkit.errors import LedgerError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas
+
+STORAGE = "v1.5.0"  # read and written by DuckDB 1.5 and 2 alike
+
+Parameters = Sequence[object] | Mapping[str, object]
+
+
+class Unavailable(LedgerError):
+    """The DuckDB file cannot be used right now; the journal still has every row."""
+
+
+def section(name: str) -> str:
+    """Return one section of ``schema.sql``, such as ``version 1`` or ``views``."""
+    parts = re.split(r"^-- @(.+)$", text("schema.sql"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))[name]
+
+
+VERSION = 1
+"""The version of ``schema.sql``: its last ``@version`` section."""
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection, *, version: int = 0) -> None:
+    """Bring the tables of the current schema from ``version`` to VERSION."""
+    for step in range(version + 1, VERSION + 1):
+        connection.execute(section(f"version {step}"))
+
+
+def migrate(connection: duckdb.DuckDBPyConnection, *, version: int = 0) -> None:
+    """Bring the current database from ``version`` to VERSION in one transaction."""
+    connection.execute("BEGIN")
+    create_tables(connection, version=version)
+    connection.execute(section("views"))
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+    connection.execute("DELETE FROM schema_version")
+    connection.execute("INSERT INTO schema_version VALUES (?)", [VERSION])
+    connection.execute("COMMIT")
+    connection.execute("CHECKPOINT")
+
+
+def connect(*, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB in memory, which files are then attached to. Nothing is ever fetched from the network."""
+    import duckdb  # here, because importing tokenkit must not import it
+
+    offline = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    return duckdb.connect(":memory:", config=offline if threads is None else {**offline, "threads": str(threads)})
+
+
+def seal(connection: duckdb.DuckDBPyConnection) -> None:
+    """Forbid a connection files, network and settings, for good: what runs next is somebody's own SQL."""
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+@contextmanager
+def writing(path: Path, patience: float, *, turn: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection whose current database is the ledger at ``path``, made or migrated where need be.
+
+    ``turn`` is the file whose lock decides. Raises Unavailable when ``path`` cannot be had within ``patience`` seconds.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with taking_turns(turn, exclusive=True, patience=patience):
+        if not path.exists():
+            _make(path)
+        # One thread: a batch is small, and threads still running when Python exits can abort the process.
+        with _attached(path, "", threads=1) as connection:
+            version = _version(connection, path)
+            if version < VERSION:
+                migrate(connection, version=version)
+            yield connection
+
+
+@contextmanager
+def reading(path: Path, patience: float, *, turn: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection with the ledger attached as ``ledger``, read only. Raises Unavailable like :func:`writing`."""
+    if not path.exists():
+        raise Unavailable(f"There is no ledger {path} yet.")
+    with taking_turns(turn, exclusive=False, patience=patience), _attached(path, "READ_ONLY") as connection:
+        if _version(connection, path) < VERSION:
+            raise Unavailable(f"The ledger {path} has not been brought to version {VERSION} yet.")
+        yield connection
+
+
+def frame(connection: duckdb.DuckDBPyConnection, query: str, parameters: Parameters | None = None) -> pandas.DataFrame:
+    """Run a query and return its rows; a statement without rows gives an empty frame."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # DuckDB's own use of pandas, not ours to mend
+        connection.execute(query, parameters) if parameters else connection.execute(query)
+        return connection.df()
+
+
+def save(connection: duckdb.DuckDBPyConnection, query: str, path: Path, form: str) -> None:
+    """Write a query's rows to a file; ``form`` is what COPY calls its options."""
+    connection.execute(f"COPY ({query}) TO {quoted(path)} ({form})")
+
+
+def why(error: BaseException) -> str:
+    """Return DuckDB's message as one line, without its stack and its drawing of the place."""
+    text = str(error).split("\n\nLINE ", 1)[0].split("\n\nStack Trace", 1)[0]
+    return " ".join(text.split())
+
+
+@contextmanager
+def _attached(path: Path, mode: str, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    import duckdb  # as in connect
+
+    connection = connect(threads=threads)
+    try:
+        try:
+            connection.execute(f"ATTACH {quoted(path)} AS ledger ({mode or f'STORAGE_VERSION {STORAGE!r}'})")
+            connection.execute("USE ledger")
+        except duckdb.Error as error:
+            raise Unavailable(_prose(path, error)) from error
+        yield connection
+    finally:
+        with suppress(duckdb.Error):  # a transaction cut off rolls back; what was committed is in the file
+            connection.close()
+
+
+def _make(path: Path) -> None:
+    """Make an empty ledger under another name first, so that a crash never leaves half of one under its own."""
+    draft = path.with_name(f"{path.name}.new")
+    for stale in (draft, Path(f"{draft}.wal"), Path(f"{path}.wal")):
+        stale.unlink(missing_ok=True)
+    with _attached(draft, "") as connection:
+        migrate(connection)
+    draft.chmod(0o600)
+    draft.rename(path)
+
+
+def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    import duckdb  # as in connect
+
+    try:
+        version = connection.execute("SELECT max(version) FROM ledger.schema_version").fetchone()[0] or 0
+    except duckdb.CatalogException:
+        raise Unavailable(f"{path} is a DuckDB file, but not a tokenkit ledger. Name another file.") from None
+    if version > VERSION:
+        raise LedgerError(
+            f"{path} was written by a newer tokenkit (ledger version {version}; this one knows {VERSION}). "
+            "Upgrade tokenkit, or name another file for the ledger."
+        )
+    return int(version)
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a SQL string."""
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _prose(path: Path, error: BaseException) -> str:
+    text = why(error)
+    if "lock" in text.lower():
+        holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
+        by = f"{holder[1]} (process {holder[2]})" if holder else "another program"
+        return f"The ledger {path} is held by {by}: close it there and the waiting rows are copied in."
+    if "permission" in text.lower() or "read-only" in text.lower():
+        return f"The ledger {path} is not writable ({text})."
+    return f"The ledger {path} cannot be opened ({text}). It is a copy: move it away and it is made anew."
+
+
+def text(name: str) -> str:
+    return files("tokenkit.ledger").joinpath(name).read_text("utf-8")
+
+
+_turns: dict[str, threading.Lock] = {}
+_descriptors: set[int] = set()
+
+
+@contextmanager
+def taking_turns(path: Path, *, exclusive: bool, patience: float) -> Iterator[None]:
+    """Hold this process's and this machine's turn at a file; a crash gives it back by itself."""
+    with _turns.setdefault(str(path), threading.Lock()):
+        try:
+            descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Unavailable(f"The ledger {path} is not writable ({error}).") from error
+        _descriptors.add(descriptor)
+        try:
+            _flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, patience, path)
+            yield
+        finally:
+            _descriptors.discard(descriptor)
+            # Unlocked by name, not just closed: a child forked meanwhile holds a copy that would keep it locked.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+
+def _flock(descriptor: int, mode: int, patience: float, path: Path) -> None:
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise Unavailable(f"Another kernel is busy with the ledger {path}.") from None
+            time.sleep(0.01)
+
+
+def _after_fork_in_child() -> None:
+    _turns.clear()
+    for descriptor in _descriptors:
+        os.close(descriptor)
+    _descriptors.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
