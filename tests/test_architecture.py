@@ -20,20 +20,20 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # 0 nouns: the standard library only
     ("errors", "money", "types", "receipts", "_html", "effects"),
     # 1 judgement: pure; clock and randomness are passed in
-    ("tokens", "pricing", "catalog", "compress", "route"),
+    ("vocab", "tokens", "pricing", "catalog", "route", "breaker", "limits"),
     # 2 wire: encode and decode, no sockets
     ("providers", "config", "vault"),
     # 3 flow: layers, and the one place that does HTTP
-    ("layers", "drivers"),
+    ("layers", "drivers", "adversarial"),
     # 4 memory
     ("journal", "ledger"),
     # 5 faces: parse, call, show
-    ("kit", "analysis", "report", "notebook", "cli", "__main__"),
+    ("options", "streams", "assembly", "kit", "analysis", "report", "notebook", "cli", "__main__"),
 )
 
 HOMES = {
-    "tiktoken": "tokens",
-    "tiktoken_ext": "tokens",
+    "tiktoken": "tokens vocab",
+    "tiktoken_ext": "tokens vocab",
     "genai_prices": "pricing",
     "cryptography": "vault",
     "httpx": "drivers",
@@ -49,6 +49,7 @@ HOMES = {
     "nest_asyncio": "notebook",
     "nbclient": "report",
     "nbformat": "report",
+    "nbconvert": "report",
     "starlette": "server",
     "uvicorn": "server",
 }

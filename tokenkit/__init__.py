@@ -1,9 +1,8 @@
 """tokenkit: know and steer what LLM calls cost, from a notebook.
 
-    import tokenkit as tk
-    kit = tk.Kit()
-    r = kit.call("Explain quantum computing", max_tokens=200)
-    r.text, r.receipt
+    kit = tokenkit.Kit()
+    answer = kit.call("Explain quantum computing", max_tokens=200)
+    answer.text, answer.receipt
 
 In a notebook, ``%load_ext tokenkit`` brings ``%%route``. Everything here loads when it is first used.
 """

@@ -1,4 +1,4 @@
-"""What a kit starts with: configuration, environment and defaults put together, once, with every problem told at once."""
+"""What a kit starts with: configuration, environment and defaults, put together once, every problem told at once."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def assemble(
     return Assembly(said, _home(home, said), found, _served(tuple(models or listed), found), registry.notice())
 
 
-def unlisted(provider: str, name: str) -> Model:
-    """Return a model that no catalog lists, priced and sized by the price data where that knows it."""
-    return catalog.filled(Model(provider, name, capabilities=catalog.capabilities_of(name)))
+def unlisted(provider: str, name: str, config: Config) -> Model:
+    """Return a model that no catalog lists, priced and sized by configuration and price data where they know it."""
+    return catalog.filled(Model(provider, name, capabilities=catalog.capabilities_of(name)), overrides=config.overrides)
 
 
 def temporary_home() -> Path:

@@ -20,7 +20,7 @@ class Breaker:
         self._lock = Lock()
 
     def admit(self, now: float) -> bool:
-        """Return whether a call may pass at ``now`` (monotonic seconds); after the window, the first takes the probe."""
+        """Return whether a call may pass at ``now`` (monotonic seconds); after the window the first is the probe."""
         with self._lock:
             if self._opened_at is None:
                 return True

@@ -92,11 +92,11 @@ def _parser() -> _Parser:
 
 
 def _group(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[_Parser],
     name: str,
     about: str,
     verbs: dict[str, tuple[Run, str]],
-) -> dict[str, argparse.ArgumentParser]:
+) -> dict[str, _Parser]:
     inner = commands.add_parser(name, help=about, description=about).add_subparsers(metavar="VERB", required=True)
     made = {}
     for verb, (run, help_) in verbs.items():

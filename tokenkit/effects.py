@@ -25,7 +25,8 @@ from tokenkit.types import Delta, Request, Response, Secret
 class WireRequest:
     """One HTTP request as pure data. The key is named apart from the headers and never shown.
 
-    ``auth`` is ``(header name, prefix, secret)``; the driver writes the header at the last moment.
+    ``auth`` is ``(header name, prefix, secret)``; the driver writes the header at the last moment. ``notes`` say what
+    of the request the encoder left out, for the receipt.
     """
 
     method: str
@@ -33,6 +34,7 @@ class WireRequest:
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
     auth: tuple[str, str, Secret] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

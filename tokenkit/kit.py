@@ -63,7 +63,7 @@ class Kit:
         self.config, self.home, self.notice = found.config, found.home, found.notice
         self._providers = {provider.name: provider for provider in found.providers}
         self.catalog = Catalog(found.models)
-        self.policy = policy or found.policy
+        self.policy = policy or found.config.routing
         self.on_sleep: Callable[[Sleep], None] | None = None
         self._turns = itertools.count()
         local = {p.base_url: p.local for p in found.providers if p.local is not None}
@@ -208,14 +208,14 @@ class Kit:
             provider = prefix if prefix in self._providers else request.provider
             if provider is None or not (name or request.provider):
                 raise
-            return (unlisted(provider, name if prefix == provider else request.model),)
+            return (unlisted(provider, name if prefix == provider else request.model, self.config),)
 
     def _target(self, request: Request) -> tuple[Provider, Model]:
         provider, _, name = request.model.partition("/")
         try:
             model = self.catalog.get(request.model)
         except UnknownModel:
-            model = unlisted(provider, name)
+            model = unlisted(provider, name, self.config)
         return self._providers[provider], model
 
     def _slept(self, sleep: Sleep) -> None:

@@ -27,7 +27,7 @@ class PriceReceipt:
 
     Rates are femto-USD per token (1 USD per million tokens = 1e9). A cache or reasoning rate of ``None`` means the
     provider charges the plain input or output rate. ``request`` is nano-USD per request. ``layer`` says whose word the
-    price is: ``user``, ``provider``, a named profile, ``genai-prices`` or ``simulated``; ``matched`` which row of it;
+    price is: ``user``, ``provider``, ``ours``, a profile, ``genai-prices`` or ``simulated``; ``matched`` which row;
     ``tier`` the input size in tokens from which these rates hold; ``data_hash`` the SHA-256 of the price data.
     """
 

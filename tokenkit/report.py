@@ -90,7 +90,7 @@ def _cells(notebook: Any) -> str:
     """Render the notebook's cells through nbconvert's script-free ``basic`` template."""
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="basic", anchor_link_text="")
+    exporter: Any = HTMLExporter(template_name="basic", anchor_link_text="")
     body, _ = exporter.from_notebook_node(notebook)
     return str(body)
 

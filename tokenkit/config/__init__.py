@@ -35,7 +35,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, cast
 
 from tokenkit.catalog import CAPABILITIES, Model, capabilities_of, is_weight
 from tokenkit.config.reading import Report, Table, parse, refuse_secrets
@@ -80,7 +80,7 @@ class Config:
     routing: Policy = field(default_factory=Policy)
     budgets: tuple[Mapping[str, Any], ...] = ()
     ledger: Path | None = None
-    durability: str = "process"
+    durability: Literal["process", "power"] = "process"
     store_prompts: bool = True
     defaults: Mapping[str, Any] = field(default_factory=dict)
     home: Path = field(default_factory=Path)
@@ -122,7 +122,9 @@ def read(data: Mapping[str, Any], report: Report, environ: Mapping[str, str]) ->
         routing=_routing(top.table("routing")),
         budgets=tuple(_budget(table) for table in top.tables("budget")),
         ledger=None if where is None else report.file.parent / _tilde(where, environ),
-        durability=ledger.text("durability", choices=("process", "power")) or "process",
+        durability=cast(
+            'Literal["process", "power"]', ledger.text("durability", choices=("process", "power")) or "process"
+        ),
         store_prompts=ledger.flag("store_prompts", default=True),
         defaults=_defaults(top.table("defaults")),
         home=data_home(environ),

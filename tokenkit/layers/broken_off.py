@@ -16,7 +16,7 @@ from tokenkit.types import Request
 
 
 def broken_off(breaker_of: Callable[[str], Breaker], clock: Callable[[], float] = time.monotonic) -> Layer:
-    """Pass calls through the breaker of the model they are aimed at; raise BrokenOff, sending nothing, while it is open."""
+    """Pass calls through the breaker of the model they are aimed at; while it is open raise BrokenOff, send nothing."""
 
     def layer(call: Call) -> Call:
         def flow(request: Request, trail: Trail) -> Flow:
@@ -24,7 +24,9 @@ def broken_off(breaker_of: Callable[[str], Breaker], clock: Callable[[], float] 
             if not breaker.admit(clock()):
                 why = breaker.barred(clock()) or "its breaker was open a moment ago"
                 trail.notes.append(f"{request.model} was not asked: {why}")
-                raise BrokenOff(f"{request.model} was not asked: {why}.", provider=request.provider, model=request.model)
+                raise BrokenOff(
+                    f"{request.model} was not asked: {why}.", provider=request.provider, model=request.model
+                )
             try:
                 response = yield from call(request, trail)
             except (ServerError, Overloaded, ProtocolError, TransportError):

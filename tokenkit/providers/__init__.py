@@ -1,0 +1,1 @@
+"""The wire: each provider is a record and four pure functions, in a file of its own."""

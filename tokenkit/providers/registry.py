@@ -1,0 +1,80 @@
+"""Which dialects are known, and which providers the environment brings by itself.
+
+A key in the environment is a provider: ``OPENAI_API_KEY`` alone makes ``openai`` answer. Other packages add dialects
+through the entry point group ``tokenkit.providers``: a function like those here, ``(name=..., base_url=..., key=...)``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+
+from tokenkit.errors import ConfigError
+from tokenkit.providers import openai, simulated
+from tokenkit.providers.base import Provider
+from tokenkit.types import Secret
+
+Make = Callable[..., Provider]
+
+BUILT_IN: Mapping[str, Make] = {"openai": openai.provider, "simulated": simulated.provider}
+
+# Which variables hold a provider's key and its address; the first that is set counts.
+ENVIRONMENT: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "openai": (("OPENAI_API_KEY",), ("OPENAI_BASE_URL",)),
+}
+
+_broken: list[str] = []
+
+
+@cache
+def known() -> Mapping[str, Make]:
+    """Return every dialect by name, those of other packages included; one that cannot load is noted, not raised."""
+    found = dict(BUILT_IN)
+    for point in entry_points(group="tokenkit.providers"):
+        try:
+            found[point.name] = point.load()
+        except Exception as error:  # another package's code may fail in any way, and must not take ours along
+            _broken.append(f"The provider {point.name} of another package could not be loaded: {type(error).__name__}.")
+    return found
+
+
+def notice() -> str:
+    """Return what could not be loaded, as sentences; empty when all is well."""
+    return " ".join(_broken)
+
+
+def from_environment(environ: Mapping[str, str]) -> tuple[Provider, ...]:
+    """Return the providers whose key or address the environment holds. Raises ConfigError for what cannot be a key."""
+    found: list[Provider] = []
+    problems: list[str] = []
+    for name, (keys, urls) in ENVIRONMENT.items():
+        try:
+            key = next((key_from(environ, k) for k in keys if environ.get(k, "").strip()), None)
+        except ConfigError as error:
+            problems.extend(error.problems)
+            continue
+        url = next((environ[u].strip() for u in urls if environ.get(u, "").strip()), None)
+        if key is None and (keys or url is None):
+            continue
+        make = known()[name]
+        found.append(make(key=key) if url is None else make(key=key, base_url=url))
+    if problems:
+        raise ConfigError(problems)
+    return tuple(found)
+
+
+def key_from(environ: Mapping[str, str], variable: str) -> Secret | None:
+    """Return the key a variable holds, without the whitespace and quotes that come with copying; ``None`` if unset.
+
+    Raises ConfigError, which never shows it, for a key with control or non-ASCII characters or spaces inside.
+    """
+    text = environ.get(variable, "").strip().strip("'\"").strip()
+    if not text:
+        return None
+    if not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise ConfigError(
+            f"{variable} holds a key with a space, a control character or a letter no key has inside: copy it again."
+        )
+    return Secret(text)
