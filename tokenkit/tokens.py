@@ -384,7 +384,7 @@ def _pixels(data: str) -> tuple[int, int] | None:
         size = int.from_bytes(raw[6:8], "little"), int.from_bytes(raw[8:10], "little")
     elif raw[:2] == b"\xff\xd8":
         at = 2
-        while raw[at : at + 1] == b"\xff" and size is None:
+        while at + 9 <= len(raw) and raw[at] == 0xFF and size is None:
             # The frame header (C0 to CF, without the tables C4, C8, CC) holds the size; others are skipped by length.
             if raw[at + 1] in range(0xC0, 0xD0) and raw[at + 1] not in (0xC4, 0xC8, 0xCC):
                 size = int.from_bytes(raw[at + 7 : at + 9]), int.from_bytes(raw[at + 5 : at + 7])
