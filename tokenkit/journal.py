@@ -78,7 +78,7 @@ class Journal:
     ) -> None:
         if durability not in ("process", "power"):
             raise ConfigError(f"journal durability is {durability!r}; it can be 'process' or 'power'.")
-        self.path = Path(path).expanduser().absolute()  # absolute: a notebook may change its directory later
+        self.path = Path(path).expanduser().resolve()  # now: a notebook may change its directory later
         self.durability, self.patience = durability, patience
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -142,6 +142,10 @@ class Journal:
     def close(self) -> None:
         """Close the file. A later write opens it again."""
         with self._lock:
+            self._drop()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # __init__ may have refused its arguments
             self._drop()
 
     def _read(self, query: str, parameters: tuple[object, ...] = ()) -> list[Any]:
@@ -285,11 +289,13 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 def _prose(path: Path, error: BaseException, doing: str) -> str:
     """Say what went wrong with the file and what to do about it."""
-    text = str(error)
+    text = (error.strerror or "") if isinstance(error, OSError) else str(error)
     low = text.lower()
-    if isinstance(error, PermissionError) or "readonly" in low or "unable to open" in low:
+    if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError):
+        why = "something on its path is not what it should be, a file or a folder. Name another path"
+    elif isinstance(error, PermissionError) or any(word in low for word in ("readonly", "read-only", "unable to open")):
         why = f"the file or its directory {path.parent} is not writable. Allow writing there or name another path"
-    elif "is full" in low or "No space left" in text:
+    elif "is full" in low or "no space left" in low:
         why = "the disk is full. Free some space and call again"
     elif "not a database" in low:
         why = "it is not a SQLite file. Move it away (a new one is made) or name another path"

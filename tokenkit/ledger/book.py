@@ -56,7 +56,7 @@ class Ledger:
 
     def __init__(self, journal: Journal, path: str | os.PathLike[str], *, patience: float = 5) -> None:
         self.journal, self.patience = journal, patience
-        self.path = Path(path).expanduser().absolute()
+        self.path = Path(path).expanduser().resolve()  # one file, one lock, by whatever way it is reached
         self.standby = self.path.with_suffix(f".standby{self.path.suffix}")
         self.note: str | None = None
         self._copied = 0
@@ -93,6 +93,8 @@ class Ledger:
         """
         import duckdb  # here, because importing tokenkit must not import it
 
+        if not query.strip():
+            raise LedgerError("There is no query: write one such as 'SELECT * FROM calls'.")
         with self._opened() as connection:
             files.seal(connection)
             try:
@@ -137,7 +139,7 @@ class Ledger:
         return chain.verify(self.journal, known)
 
     def export(self, path: str | os.PathLike[str]) -> Path:
-        """Write the table of calls, oldest first, to a ``.parquet``, ``.csv`` or ``.jsonl`` file (0600), and name it."""
+        """Write the table of calls, oldest first, to a ``.parquet``, ``.csv`` or ``.jsonl`` file (0600); name it."""
         import duckdb  # as in sql
 
         target = Path(path).expanduser().absolute()
@@ -188,7 +190,9 @@ class Ledger:
                             done = False
                             break
             except (duckdb.Error, OSError) as error:
-                raise Unavailable(f"Rows cannot be copied into {path}: {files.why(error)}. They wait.") from error
+                raise Unavailable(
+                    f"New calls cannot be copied into {path} ({files.why(error)}). They wait in the journal."
+                ) from error
             if not done:
                 time.sleep(0.02)  # longer than other kernels' polling: they come in between
         if path == self.path:
@@ -217,7 +221,7 @@ class Ledger:
             mark = copying.mark_of(connection, journal_id, "ledger.main")
             copying.overlay(connection, self.journal, copying.true_mark(connection, self.journal, mark, "ledger.main"))
             return connection
-        connection = files.connect()
+        connection = files.connect(self.path)
         stack.callback(connection.close)
         copying.overlay(connection, self.journal, None)
         return connection

@@ -62,12 +62,19 @@ def migrate(connection: duckdb.DuckDBPyConnection, *, version: int = 0) -> None:
     connection.execute("CHECKPOINT")
 
 
-def connect(*, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB in memory, which files are then attached to. Nothing is ever fetched from the network."""
+def connect(path: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB in memory, which ``path`` is then attached to; what does not fit memory goes beside ``path``.
+
+    Nothing is ever fetched from the network.
+    """
     import duckdb  # here, because importing tokenkit must not import it
 
-    offline = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-    return duckdb.connect(":memory:", config=offline if threads is None else {**offline, "threads": str(threads)})
+    settings = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "temp_directory": f"{path}.tmp",
+    }
+    return duckdb.connect(":memory:", config=settings if threads is None else {**settings, "threads": str(threads)})
 
 
 def seal(connection: duckdb.DuckDBPyConnection) -> None:
@@ -128,7 +135,7 @@ def why(error: BaseException) -> str:
 def _attached(path: Path, mode: str, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     import duckdb  # as in connect
 
-    connection = connect(threads=threads)
+    connection = connect(path, threads)
     try:
         try:
             connection.execute(f"ATTACH {quoted(path)} AS ledger ({mode or f'STORAGE_VERSION {STORAGE!r}'})")
@@ -153,18 +160,25 @@ def _make(path: Path) -> None:
 
 
 def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
-    import duckdb  # as in connect
-
-    try:
-        version = connection.execute("SELECT max(version) FROM ledger.schema_version").fetchone()[0] or 0
-    except duckdb.CatalogException:
-        raise Unavailable(f"{path} is a DuckDB file, but not a tokenkit ledger. Name another file.") from None
-    if version > VERSION:
-        raise LedgerError(
-            f"{path} was written by a newer tokenkit (ledger version {version}; this one knows {VERSION}). "
-            "Upgrade tokenkit, or name another file for the ledger."
+    """Return the attached ledger's version, once it is certain that it is one, and whole."""
+    there = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    lost = {"schema_version"} - there
+    if not lost:
+        row = connection.execute("SELECT max(version) FROM ledger.schema_version").fetchone()
+        version = 0 if row is None or row[0] is None else int(row[0])
+        if version > VERSION:
+            raise LedgerError(
+                f"{path} was written by a newer tokenkit (ledger version {version}; this one knows {VERSION}). "
+                "Upgrade tokenkit, or name another file for the ledger."
+            )
+        made = "".join(section(f"version {step}") for step in range(1, version + 1))
+        lost = set(re.findall(r"^CREATE TABLE (\w+)", made, re.MULTILINE)) - there
+    if lost:
+        raise Unavailable(
+            f"{path} has no table {min(lost)}: it is no tokenkit ledger, or the table was dropped. "
+            "Name another file, or move this one away and it is made anew from the journal."
         )
-    return int(version)
+    return version
 
 
 def quoted(path: Path) -> str:
@@ -174,11 +188,13 @@ def quoted(path: Path) -> str:
 
 def _prose(path: Path, error: BaseException) -> str:
     text = why(error)
-    if "lock" in text.lower():
-        holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
+    holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
+    if holder or "Could not set lock" in text:
         by = f"{holder[1]} (process {holder[2]})" if holder else "another program"
-        return f"The ledger {path} is held by {by}: close it there and the waiting rows are copied in."
-    if "permission" in text.lower() or "read-only" in text.lower():
+        return f"The ledger {path} is held by {by}. New calls wait in the journal until it is closed there."
+    if "already attached" in text:
+        return f"The ledger {path} is open elsewhere in this process. New calls wait in the journal until it is closed."
+    if "Permission denied" in text or "Read-only file system" in text:
         return f"The ledger {path} is not writable ({text})."
     return f"The ledger {path} cannot be opened ({text}). It is a copy: move it away and it is made anew."
 
