@@ -220,13 +220,21 @@ def append(connection: sqlite3.Connection, receipt: Receipt, line: bytes | None 
         raise LedgerError(f"Receipt {receipt.id} starts at {receipt.started_at} ns, which is no time.") from error
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder and every missing one above it, for nobody but their owner (0700)."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)  # not parents=True, which gives those above the umask's mode
+
+
 def _open(path: Path, durability: Durability, patience: float) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     with suppress(FileExistsError):
         # Made here and not by SQLite, which would give it the umask's mode; -wal and -shm inherit this one.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
     connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
     try:
+        _version(connection, path)  # before anything is changed in what may be somebody else's file
         _patiently(connection, "PRAGMA journal_mode = WAL", patience)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 16 MB: a checkpoint's fsync is spread over more calls

@@ -209,18 +209,22 @@ class Ledger:
             yield self._complete(stack)
 
     def _complete(self, stack: ExitStack) -> duckdb.DuckDBPyConnection:
+        import duckdb  # as in sql
+
         journal_id = str(self.journal.meta("journal_id"))
         for path in (self.path, self.standby):
             try:
                 if path == self.standby:
                     self._copy_into(path)
-                connection = stack.enter_context(files.reading(path, self.patience, turn=self.path))
-            except Unavailable as error:
-                self.note = self.note or str(error)
-                continue
-            mark = copying.mark_of(connection, journal_id, "ledger.main")
-            copying.overlay(connection, self.journal, copying.true_mark(connection, self.journal, mark, "ledger.main"))
-            return connection
+                with ExitStack() as attempt:
+                    connection = attempt.enter_context(files.reading(path, self.patience, turn=self.path))
+                    mark = copying.mark_of(connection, journal_id, "ledger.main")
+                    mark = copying.true_mark(connection, self.journal, mark, "ledger.main")
+                    copying.overlay(connection, self.journal, mark)
+                    stack.push(attempt.pop_all())
+                    return connection
+            except (Unavailable, duckdb.Error) as error:
+                self.note = self.note or files.why(error)
         connection = files.connect(self.path)
         stack.callback(connection.close)
         copying.overlay(connection, self.journal, None)

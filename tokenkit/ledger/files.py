@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenkit.errors import LedgerError
+from tokenkit.journal import make_private
 
 if TYPE_CHECKING:
     import duckdb
@@ -89,7 +90,7 @@ def writing(path: Path, patience: float, *, turn: Path) -> Iterator[duckdb.DuckD
 
     ``turn`` is the file whose lock decides. Raises Unavailable when ``path`` cannot be had within ``patience`` seconds.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     with taking_turns(turn, exclusive=True, patience=patience):
         if not path.exists():
             _make(path)
