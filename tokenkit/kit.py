@@ -66,6 +66,7 @@ class Kit:
         self.policy = policy or found.config.routing
         self.on_sleep: Callable[[Sleep], None] | None = None
         self._turns = itertools.count()
+        self._encodings: dict[str, tuple[str, bool]] = {}
         local = {p.base_url: p.local for p in found.providers if p.local is not None}
         self._world = drivers.World(locals=local, client=client, on_sleep=self._slept)
         self._async_world = drivers.AsyncWorld(locals=local, client=async_client, on_sleep=self._slept)
@@ -190,7 +191,9 @@ class Kit:
         counts: dict[tuple[str, bool], TokenCount] = {}
 
         def count(model: Model) -> TokenCount:
-            key = encoding_of(model.encoding or model.id)
+            key = self._encodings.get(model.id)
+            if key is None:
+                key = self._encodings[model.id] = encoding_of(model.encoding or model.id)
             if key not in counts:
                 counts[key] = count_messages(request.messages, model.encoding or model.id, request.tools)
             return counts[key]

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from tokenkit.money import FEMTOS_PER_NANO, Nanos, Rate, ceil_to_nanos, per_million, round_to_nanos, show_usd, usd
@@ -263,7 +264,7 @@ class Receipt:
 
     def to_json(self) -> str:
         """Return the receipt as one line of JSON; ``from_json`` gives back an equal receipt."""
-        return json.dumps(_plain(self), separators=(",", ":"), ensure_ascii=False)
+        return _ENCODE(_plain(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Receipt:
@@ -311,24 +312,38 @@ def _or_q(count: int | None) -> str:
     return "?" if count is None else f"{count:,}"
 
 
-def _plain(value: Any) -> Any:
-    """Turn nested dataclasses into JSON values, leaving out every field that still has its default."""
-    if value is None or value.__class__ in (str, int, float, bool):
-        return value
-    if value.__class__ in (tuple, list):
-        return [_plain(item) for item in value]
-    if value.__class__ is TokenCount:
-        return list(value)
-    defaults = _DEFAULTS[value.__class__]
-    return {
-        name: _plain(v) for name, default in defaults if (v := getattr(value, name)) is not default and v != default
-    }
+def _plain(value: Any) -> dict[str, Any]:
+    """Turn a noun into JSON values, leaving out every field that still has its default.
 
+    Written for speed: it runs within every call, once for each attempt, candidate and price.
+    """
+    names, defaults, read = _SHAPES[value.__class__]
+    found = {}
+    for name, item, default in zip(names, read(value), defaults, strict=True):
+        if item is default:
+            continue
+        kind = item.__class__
+        if kind is tuple and item and item[0].__class__ in _SHAPES:
+            found[name] = [_plain(each) for each in item]
+        elif kind in _SHAPES:
+            found[name] = _plain(item)
+        elif item != default:
+            # Numbers, texts, and tuples of them: json writes tuples as lists, all the way down.
+            found[name] = item
+    return found
+
+
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 _DEFAULTS: Mapping[type, tuple[tuple[str, Any], ...]] = {
     cls: tuple((f.name, f.default) for f in fields(cls))
     for cls in (PriceReceipt, Plan, Attempt, StageReport, Verdict, Receipt, Usage)
 } | {Candidate: tuple((name, Candidate._field_defaults.get(name)) for name in Candidate._fields)}
+
+_SHAPES: Mapping[type, tuple[tuple[str, ...], tuple[Any, ...], Callable[[Any], Iterable[Any]]]] = {
+    cls: (names := tuple(n for n, _ in rows), tuple(d for _, d in rows), attrgetter(*names))
+    for cls, rows in _DEFAULTS.items()
+}
 
 
 def _make(cls: type, data: Mapping[str, Any], **nested: Any) -> Any:

@@ -160,6 +160,8 @@ class Pool:
         if answer.will_close or connection.sock is None:
             connection.close()
             return
+        # http.client takes the next request only once it knows that this answer is over.
+        answer.close()
         with self._lock:
             if self._pid == os.getpid() and len(self._idle[origin]) < self.most_idle:
                 self._idle[origin].append(connection)
