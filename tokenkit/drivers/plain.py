@@ -16,7 +16,7 @@ import ssl
 from collections import defaultdict
 from functools import lru_cache
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 from tokenkit.drivers.border import CONNECT_SECONDS, LARGEST_BODY, READ_SECONDS, clean, decoder, remaining, too_large
@@ -57,6 +57,10 @@ class Line:
         self.sock.sendall(data)
 
     def close(self) -> None:
+        """Do nothing: http.client closes a connection that will not be kept before its body has been read."""
+
+    def hang_up(self) -> None:
+        """Close the socket."""
         self.sock.close()
 
     def is_quiet(self) -> bool:
@@ -72,6 +76,7 @@ class Source:
 
     def __init__(self, pool: Pool, origin: Origin, connection: http.client.HTTPConnection, wire: WireRequest) -> None:
         self.pool, self.origin, self.connection, self.wire = pool, origin, connection, wire
+        self.line: Any = connection.sock
         self.answer: http.client.HTTPResponse | None = None
         self.inflate: Any = None
         self.done = False
@@ -83,12 +88,11 @@ class Source:
         try:
             data = self._whole() if whole else self._some()
             if self.done:
-                self.pool.give_back(self.origin, self.connection, self.answer)
+                self.pool.give_back(self, self.answer)
             return data
         except BaseException as error:
-            line: Any = self.connection.sock
             self.close()
-            stop = clean(error, self.wire, sent=True, deadline=getattr(line, "deadline", None))
+            stop = clean(error, self.wire, sent=True, deadline=self.line.deadline)
         raise stop
 
     def _some(self) -> bytes:
@@ -117,7 +121,7 @@ class Source:
     def close(self) -> None:
         if not self.done:
             self.done = True
-            self.connection.close()
+            self.line.hang_up()
 
 
 class Pool:
@@ -139,8 +143,7 @@ class Pool:
             origin = (parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
             connection = self._take(origin) or _connect(origin, effect.deadline)
             source = Source(self, origin, connection, wire)
-            line: Any = connection.sock
-            line.deadline = effect.deadline
+            source.line.deadline = effect.deadline
             sent = True
             _send(connection, wire, parts)
             source.answer = answer = connection.getresponse()
@@ -153,20 +156,17 @@ class Pool:
             stop = clean(error, wire, sent=sent, deadline=effect.deadline)
         raise stop
 
-    def give_back(
-        self, origin: Origin, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse
-    ) -> None:
+    def give_back(self, source: Source, answer: http.client.HTTPResponse) -> None:
         """Keep a connection for the next call, unless the server means to close it."""
-        if answer.will_close or connection.sock is None:
-            connection.close()
-            return
+        kept = not answer.will_close
         # http.client takes the next request only once it knows that this answer is over.
         answer.close()
         with self._lock:
-            if self._pid == os.getpid() and len(self._idle[origin]) < self.most_idle:
-                self._idle[origin].append(connection)
+            idle = self._idle[source.origin]
+            if kept and self._pid == os.getpid() and len(idle) < self.most_idle:
+                idle.append(source.connection)
                 return
-        connection.close()
+        source.line.hang_up()
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -174,7 +174,7 @@ class Pool:
             idle, self._idle = self._idle, defaultdict(list)
         for connections in idle.values():
             for connection in connections:
-                connection.close()
+                _line(connection).hang_up()
 
     def _take(self, origin: Origin) -> http.client.HTTPConnection | None:
         while True:
@@ -185,10 +185,14 @@ class Pool:
                 if not waiting:
                     return None
                 connection = waiting.pop()
-            line: Any = connection.sock
-            if line is not None and line.is_quiet():
+            if _line(connection).is_quiet():
                 return connection
-            connection.close()
+            _line(connection).hang_up()
+
+
+def _line(connection: http.client.HTTPConnection) -> Line:
+    line: Any = connection.sock
+    return cast(Line, line)
 
 
 @lru_cache(maxsize=256)
