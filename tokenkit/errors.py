@@ -30,12 +30,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 class TokenkitError(Exception):
-    """The root of every error this package raises on purpose."""
+    """The root of every error this package raises on purpose.
+
+    ``receipt`` is the receipt of the call that failed, once it has been settled.
+    """
 
     transient: bool = False
+    receipt: Any = None
 
     @property
     def kind(self) -> str:

@@ -133,6 +133,14 @@ class Journal:
         rows = self._read("SELECT seq FROM receipts WHERE hash = ?", (digest,))
         return rows[0][0] if rows else None
 
+    def receipt(self, part: str = "") -> Receipt | None:
+        """Return the latest receipt, or the latest whose id begins or ends with ``part``; None when there is none."""
+        wanted = "WHERE id LIKE ? OR id LIKE ?" if part else ""
+        escaped = part.replace("%", "").replace("_", "")
+        like = (f"{escaped}%", f"%{escaped}") if part else ()
+        rows = self._read(f"SELECT body FROM receipts {wanted} ORDER BY seq DESC LIMIT 1", like)  # noqa: S608 - ours
+        return Receipt.from_json(rows[0][0]) if rows else None
+
     def meta(self, key: str) -> str | int | bytes | None:
         """Return a value of the ``meta`` table: ``journal_id`` (unlike any other journal's), ``created_at`` (ns)."""
         rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))

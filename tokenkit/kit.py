@@ -152,6 +152,10 @@ class Kit:
 
         return Ledger(self.journal, self.home / "ledger.duckdb")
 
+    def receipt(self, part: str = "") -> Receipt | None:
+        """Return the latest receipt, or the latest whose id begins or ends with ``part``."""
+        return self.journal.receipt(part)
+
     def close(self) -> None:
         """Close connections and memory; open streams are cancelled by their own ``close``."""
         self._world.close()

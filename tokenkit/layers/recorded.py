@@ -47,6 +47,8 @@ def recorded(
                 if not store_prompts:
                     receipt = replace(receipt, prompt=None, answer=None)
                 _settle(trail, _redacted(receipt, redact), write)
+                if isinstance(stop, TokenkitError):
+                    stop.receipt = trail.receipt
             trail.response = replace(response, receipt=trail.receipt)
             return trail.response
 

@@ -1,0 +1,40 @@
+"""The notebook's face: magics that parse, call the kit and show; no logic that Python could not reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tokenkit import tokens
+from tokenkit.notebook.loop import run
+
+if TYPE_CHECKING:
+    from tokenkit.kit import Kit
+
+__all__ = ["kit", "load", "run", "use"]
+
+_active: Kit | None = None
+
+
+def load(ipython: Any) -> None:
+    """Register the magics with an IPython shell, and let every tiktoken in this process count offline."""
+    from tokenkit.notebook.magics import Routing
+
+    tokens.install()
+    ipython.register_magics(Routing)
+
+
+def use(kit: Kit) -> Kit:
+    """Make ``kit`` the one that magics ask from now on, and return it."""
+    global _active
+    _active = kit
+    return kit
+
+
+def kit() -> Kit:
+    """Return the kit magics ask: the one given to ``use``, else ``Kit()``, made once."""
+    global _active
+    if _active is None:
+        from tokenkit.kit import Kit
+
+        _active = Kit()
+    return _active

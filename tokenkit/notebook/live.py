@@ -1,0 +1,85 @@
+"""One output that grows while an answer streams in: HTML in a notebook, plain text in a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tokenkit import _html
+from tokenkit.effects import Sleep
+from tokenkit.receipts import Receipt
+
+PER_SECOND = 15
+"""Updates a second at most: more only costs the browser, nobody reads faster."""
+
+
+class Live:
+    """Shows the text so far in a single updating output, then the receipt beneath it."""
+
+    def __init__(self, *, rich: bool) -> None:
+        self.rich = rich
+        self.text = ""
+        self._waiting = ""
+        self._shown_at = 0.0
+        self._handle: Any = None
+
+    def add(self, text: str) -> None:
+        """Append a piece of the answer."""
+        self.text += text
+        self._waiting = ""
+        if not self.rich:
+            print(text, end="", flush=True)
+        elif time.monotonic() - self._shown_at >= 1 / PER_SECOND:
+            self._update()
+
+    def wait(self, sleep: Sleep) -> None:
+        """Show that the call waits, how long, and why."""
+        self._waiting = f"waiting {sleep.seconds:.1f} s: {sleep.reason}"
+        if self.rich:
+            self._update()
+        else:
+            print(self._waiting, file=sys.stderr)
+
+    def finish(self, receipt: Receipt | None, *, verbose: bool) -> None:
+        """Show the whole text and the receipt; with ``verbose`` the plan and the stages too."""
+        self._waiting = ""
+        if not self.rich:
+            print("\n" if self.text and not self.text.endswith("\n") else "", end="")
+            if receipt is not None:
+                print(_html.receipt_text(receipt))
+                if verbose:
+                    print(_details_text(receipt))
+            return
+        self._update(receipt, verbose)
+
+    def _update(self, receipt: Receipt | None = None, verbose: bool = False) -> None:
+        from IPython.display import display
+
+        self._shown_at = time.monotonic()
+        parts = [_html.answer(self.text)] if self.text else []
+        plain = [self.text] if self.text else []
+        if self._waiting:
+            parts.append(_html.answer(self._waiting))
+            plain.append(self._waiting)
+        if receipt is not None:
+            parts.append(_html.receipt_card(receipt))
+            plain.append(_html.receipt_text(receipt))
+            if verbose:
+                parts.append(_details_html(receipt))
+                plain.append(_details_text(receipt))
+        bundle = {"text/html": "".join(parts), "text/plain": "\n".join(plain)}
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+def _details_html(receipt: Receipt) -> str:
+    plan = _html.plan_card(receipt.plan) if receipt.plan is not None else ""
+    return plan + (_html.stages_card(receipt.stages) if receipt.stages else "")
+
+
+def _details_text(receipt: Receipt) -> str:
+    plan = _html.plan_text(receipt.plan) if receipt.plan is not None else ""
+    return plan + ("\n" + _html.stages_text(receipt.stages) if receipt.stages else "")

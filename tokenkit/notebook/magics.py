@@ -1,0 +1,211 @@
+"""The magics: ``%%route`` and ``%route``, ``%tokens``, ``%spend``, ``%receipt``. Parse, call, show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+from IPython.display import display
+
+from tokenkit import _html
+from tokenkit.errors import TokenkitError, UserError, did_you_mean
+from tokenkit.kit import Kit
+from tokenkit.notebook.lines import TEMPLATE, Option, Wants, filled, read
+from tokenkit.notebook.live import Live
+from tokenkit.receipts import Receipt
+from tokenkit.streams import Stream
+
+ROUTE = (
+    Option("model", str, "auto, a name, or provider/name", "NAME"),
+    Option("provider", str, "only models of this provider", "NAME"),
+    Option("max-tokens", int, "bound of the answer", "TOKENS"),
+    Option("system", str, "a system prompt", "TEXT"),
+    Option("temperature", float, "sampling temperature", "NUMBER"),
+    Option("deadline", float, "for the whole call, retries included", "SECONDS"),
+    Option("user", str, "whose call this is, for the ledger", "NAME"),
+    Option("session", str, "which conversation it belongs to", "NAME"),
+    Option("endpoint", str, "which part of your work it belongs to", "NAME"),
+    Option("out", str, "put the response in this variable", "NAME"),
+    Option("dry", bool, "show the plan and the most it can cost; send nothing"),
+    Option("verbose", bool, "show the plan and every stage beneath the receipt"),
+    Option("template", bool, TEMPLATE),
+    Option("no-stream", bool, "wait for the whole answer"),
+)
+TOKENS = (Option("model", str, "count for this model", "NAME"),)
+SPEND = (
+    Option("by", str, "model, provider, user, endpoint, session or day", "WHAT"),
+    Option("since", str, "today, month, a number of days such as 7d, or a date", "WHEN"),
+)
+RECEIPT = (Option("verbose", bool, "show the plan and every stage too"),)
+
+ABOUT = {
+    "%%route": "Ask a model: the cell is the prompt, byte for byte. `%route [options] prompt` asks from one line.",
+    "%tokens": "Count tokens, offline: `%tokens [options] text`, or the cell with %%tokens.",
+    "%spend": "Show what was spent.",
+    "%receipt": "Show the last receipt, or the one whose id begins or ends like this: `%receipt [id]`.",
+}
+
+KEPT_TO_ITSELF = ("dry", "verbose", "template", "no_stream", "out")
+
+
+class Told(Exception):
+    """Fails the cell, so that Run All stops as ever, and shows one line instead of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Turn this package's own errors into one line each; let everything else show as it always does."""
+    line = None
+    try:
+        yield
+    except UserError as error:
+        line = _html.visible(" ".join(str(error).split("\n")))
+    except TokenkitError as error:
+        line = _html.visible(" ".join(f"{type(error).__name__}: {error}".split("\n")))
+    except KeyboardInterrupt:
+        line = "interrupted: the call was stopped and settled at what had come"
+    if line is not None:
+        raise Told(line)
+
+
+def magic(name: str, options: tuple[Option, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a method a magic: its line is read by ``options``, its mistakes are told in one line, -h prints help."""
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def called(self: Any, line: str = "", cell: str | None = None) -> Any:
+            with one_line():
+                try:
+                    said, rest = read(name, line, options, ABOUT[name])
+                except Wants as help_:
+                    print(help_)
+                    return None
+                return method(self, said, rest, cell)
+
+        return called
+
+    return decorate
+
+
+@magics_class
+class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
+    """Magics around the active kit."""
+
+    last: Receipt | None = None
+
+    @no_var_expand
+    @line_cell_magic
+    @magic("%%route", ROUTE)
+    def route(self, said: dict[str, Any], rest: str, cell: str | None) -> None:
+        """Ask a model and stream its answer; -h lists the options."""
+        if cell is not None and rest:
+            raise UserError(
+                f"%%route takes options only on its first line, and {rest.split()[0]!r} is none. -h lists them."
+            )
+        prompt = rest if cell is None else cell
+        if said.get("template"):
+            prompt = filled(prompt, self.shell.user_ns)
+        _check_name(said.get("out"))
+        kit = active()
+        options = {key: value for key, value in said.items() if key not in KEPT_TO_ITSELF}
+        if "endpoint" in options:
+            options["endpoint_name"] = options.pop("endpoint")
+        if said.get("dry"):
+            show(kit.plan(prompt, **options))
+            return
+        live = Live(rich=is_rich(self.shell))
+        response = self._asked(kit, prompt, options, live, said)
+        if said.get("out"):
+            self.shell.user_ns[said["out"]] = response
+
+    def _asked(self, kit: Kit, prompt: str, options: dict[str, Any], live: Live, said: dict[str, Any]) -> Any:
+        stream: Stream | None = None
+        before, kit.on_sleep = kit.on_sleep, live.wait
+        try:
+            if said.get("no_stream"):
+                response = kit.call(prompt, **options)
+                live.text = response.text if live.rich else ""
+                live.add("" if live.rich else response.text)
+                self.last = response.receipt
+                return response
+            with kit.stream(prompt, **options) as stream:
+                for delta in stream:
+                    live.add(delta.text)
+            return stream.response
+        except TokenkitError as error:
+            self.last = getattr(error, "receipt", None) or self.last
+            raise
+        finally:
+            kit.on_sleep = before
+            if stream is not None:
+                self.last = stream.receipt or self.last
+            live.finish(self.last if stream is None else stream.receipt, verbose=bool(said.get("verbose")))
+
+    @no_var_expand
+    @line_cell_magic
+    @magic("%tokens", TOKENS)
+    def tokens(self, said: dict[str, Any], rest: str, cell: str | None) -> None:
+        """Count tokens offline."""
+        text = rest if cell is None else cell
+        model = said.get("model", "gpt-4o")
+        count = active().count(text, model)
+        exact = "exactly" if count.exact else f"about, at most {count.upper_bound:,}"
+        print(f"{count.tokens:,} tokens for {model} ({exact}; {count.encoding})")
+
+    @no_var_expand
+    @line_magic
+    @magic("%spend", SPEND)
+    def spend(self, said: dict[str, Any], rest: str, cell: str | None) -> Any:
+        """Show spend by model, or by what you say."""
+        _nothing_more("%spend", rest)
+        return active().ledger.spend(by=said.get("by", "model"), since=said.get("since"))
+
+    @no_var_expand
+    @line_magic
+    @magic("%receipt", RECEIPT)
+    def receipt(self, said: dict[str, Any], rest: str, cell: str | None) -> None:
+        """Show the last receipt, or one by its id."""
+        receipt = active().receipt(rest) if rest else self.last or active().receipt()
+        if receipt is None:
+            raise UserError("There is no receipt yet: nothing has been asked.")
+        show(receipt)
+        if said.get("verbose") and receipt.plan is not None:
+            show(receipt.plan)
+
+
+def active() -> Kit:
+    """Return the kit that magics ask."""
+    from tokenkit import notebook
+
+    return notebook.kit()
+
+
+def is_rich(shell: Any) -> bool:
+    """Return whether outputs can update and hold HTML: in a kernel, not in a terminal."""
+    return getattr(shell, "kernel", None) is not None
+
+
+def show(thing: Any) -> None:
+    """Show a noun: as a card in a notebook, as text in a terminal."""
+    if "ipykernel" in sys.modules:
+        display(thing)
+    else:
+        print(thing)
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and not name.isidentifier():
+        raise UserError(f"--out needs the name of a variable, and {name!r} cannot be one.")
+
+
+def _nothing_more(magic: str, rest: str) -> None:
+    if rest:
+        options = [f"--{option.name}" for option in SPEND]
+        raise UserError(f"{magic} does not know {rest.split()[0]!r}. {did_you_mean(rest.split()[0], options)}")
