@@ -1,8 +1,8 @@
 """The ledger: the columnar copy of the journal that everybody queries.
 
-schema.sql   every table and view, documented       files.py   who may open the DuckDB file, and when
-ingest.sql   from the journal's JSON to columns     copying.py from the journal into the tables, exactly once
-chain.py     is the journal what was written?       book.py    what a user asks: df, sql, spend, verify, export
+``schema.sql`` documents every table and view; ``ingest.sql`` turns the journal's JSON into columns, which ``copying``
+does exactly once; ``files`` knows who may open the DuckDB file, and when; ``questions`` what a user's SQL may do;
+``chain`` whether the journal is what was written; ``book`` is what users hold in their hands.
 """
 
 from tokenkit.ledger.book import Ledger

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from tokenkit.errors import LedgerError, UserError, did_you_mean
 from tokenkit.journal import Journal
 from tokenkit.ledger import chain, copying, files
-from tokenkit.ledger.files import Parameters, Unavailable
+from tokenkit.ledger.files import Unavailable
+from tokenkit.ledger.questions import Parameters, ask, why
 
 if TYPE_CHECKING:
     import duckdb
@@ -91,16 +92,8 @@ class Ledger:
         ``params`` fill ``?`` (a sequence) or ``$name`` (a mapping). Files and network are out of its reach. Raises
         LedgerError with DuckDB's own words.
         """
-        import duckdb  # here, because importing tokenkit must not import it
-
-        if not query.strip():
-            raise LedgerError("There is no query: write one such as 'SELECT * FROM calls'.")
         with self._opened() as connection:
-            files.seal(connection)
-            try:
-                answer = files.frame(connection, query, params)
-            except duckdb.Error as error:
-                raise LedgerError(f"The ledger cannot answer that: {files.why(error)}") from error
+            answer = ask(connection, query, params)
         if self.note:
             answer.attrs["note"] = self.note
         return answer
@@ -118,7 +111,7 @@ class Ledger:
             name = unknown[0] if unknown else ""
             raise UserError(f"Spend cannot be grouped by {name!r}. {did_you_mean(name, sorted(BY))}")
         keys = ", ".join(f'{BY[name]} AS "{name}"' for name in names)
-        condition, parameters = _since(since)
+        condition, parameters = since_clause(since)
         order = "1" if names[0] in ("day", "month") else "cost_usd DESC NULLS LAST, calls DESC"
         return self.sql(
             f"SELECT {keys}, count(*) AS calls, count(*) FILTER (status <> 'ok') AS failed_calls, "  # noqa: S608
@@ -140,7 +133,7 @@ class Ledger:
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Write the table of calls, oldest first, to a ``.parquet``, ``.csv`` or ``.jsonl`` file (0600); name it."""
-        import duckdb  # as in sql
+        import duckdb  # here, because importing tokenkit must not import it
 
         target = Path(path).expanduser().absolute()
         form = FORMATS.get(target.suffix.lower())
@@ -154,7 +147,7 @@ class Ledger:
                 draft.chmod(0o600)
                 draft.replace(target)
         except (duckdb.Error, OSError) as error:
-            raise LedgerError(f"Cannot export the ledger to {target}: {files.why(error)}") from error
+            raise LedgerError(f"Cannot export the ledger to {target}: {why(error)}") from error
         return target
 
     def ingest(self) -> int:
@@ -174,7 +167,7 @@ class Ledger:
 
     def _copy_into(self, path: Path) -> int:
         """Copy all that waits, in turns of about a second so that other kernels get theirs."""
-        import duckdb  # as in sql
+        import duckdb  # as in export
 
         journal_id, copied, done = str(self.journal.meta("journal_id")), 0, False
         while not done:
@@ -191,7 +184,7 @@ class Ledger:
                             break
             except (duckdb.Error, OSError) as error:
                 raise Unavailable(
-                    f"New calls cannot be copied into {path} ({files.why(error)}). They wait in the journal."
+                    f"New calls cannot be copied into {path} ({why(error)}). They wait in the journal."
                 ) from error
             if not done:
                 time.sleep(0.02)  # longer than other kernels' polling: they come in between
@@ -209,7 +202,7 @@ class Ledger:
             yield self._complete(stack)
 
     def _complete(self, stack: ExitStack) -> duckdb.DuckDBPyConnection:
-        import duckdb  # as in sql
+        import duckdb  # as in export
 
         journal_id = str(self.journal.meta("journal_id"))
         for path in (self.path, self.standby):
@@ -220,14 +213,14 @@ class Ledger:
                     connection = attempt.enter_context(files.reading(path, self.patience, turn=self.path))
                     mark = copying.mark_of(connection, journal_id, "ledger.main")
                     mark = copying.true_mark(connection, self.journal, mark, "ledger.main")
-                    copying.overlay(connection, self.journal, mark)
+                    copying.overlay(connection, self.journal, journal_id, mark)
                     stack.push(attempt.pop_all())
                     return connection
             except (Unavailable, duckdb.Error) as error:
-                self.note = self.note or files.why(error)
+                self.note = self.note or why(error)
         connection = files.connect(self.path)
         stack.callback(connection.close)
-        copying.overlay(connection, self.journal, None)
+        copying.overlay(connection, self.journal, journal_id, None)
         return connection
 
     def _retire_standby(self) -> None:
@@ -236,8 +229,8 @@ class Ledger:
                 leftover.unlink(missing_ok=True)
 
 
-def _since(since: str | date | datetime | None) -> tuple[str, list[object]]:
-    """Return a WHERE clause for calls since then, and its parameters."""
+def since_clause(since: str | date | datetime | None) -> tuple[str, list[object]]:
+    """Return a WHERE clause for calls since then, and its parameters; the charts ask with it too."""
     if since is None:
         return "", []
     if isinstance(since, datetime):
@@ -250,6 +243,6 @@ def _since(since: str | date | datetime | None) -> tuple[str, list[object]]:
     age = _AGO.fullmatch(word)
     if age is None:
         with suppress(ValueError):
-            return _since(datetime.fromisoformat(word))
+            return since_clause(datetime.fromisoformat(word))
         raise UserError(f"since={since!r} is not understood: write 'today', 'month', '7d', '24h' or a date.")
     return f"WHERE started_at >= now() - INTERVAL {int(age[1])} {_UNITS[age[2]]}", []

@@ -15,6 +15,7 @@ from tokenkit.ledger.files import create_tables, section, text
 
 if TYPE_CHECKING:
     import duckdb
+    import pandas
 
 BATCH_BYTES = 16 * 2**20  # of JSON in one transaction; DuckDB's memory grows with it
 PAGE = 500  # rows read from the journal under its lock at a time
@@ -34,9 +35,9 @@ def mark_of(connection: duckdb.DuckDBPyConnection, journal_id: str, tables: str)
     found = connection.execute(
         f"SELECT base, seq, hash, restored FROM {tables}.sources WHERE journal_id = ?",  # noqa: S608 (our own name)
         [journal_id],
-    ).fetchone()
-    if found is not None:
-        return Mark(*found)
+    ).fetchall()
+    if found:
+        return Mark(*found[0])
     return Mark(_last(connection, tables), 0, GENESIS)
 
 
@@ -51,38 +52,80 @@ def true_mark(connection: duckdb.DuckDBPyConnection, journal: Journal, mark: Mar
 
 
 def copy(
-    connection: duckdb.DuckDBPyConnection, journal: Journal, journal_id: str, mark: Mark
+    connection: duckdb.DuckDBPyConnection, journal: Journal, journal_id: str, mark: Mark, known: str = "calls"
 ) -> Iterator[tuple[int, Mark]]:
-    """Copy what lies past ``mark`` into the current schema, a transaction at a time; yield what each has copied."""
+    """Copy what lies past ``mark`` into the current schema, a transaction at a time.
+
+    Yields how many calls each transaction made, and the watermark it reached. ``known`` is the table whose ids are
+    already here, asked only where the journal was restored.
+    """
     for batch in batches(journal, mark.seq):
-        mark = mark._replace(seq=batch[-1].seq, hash=batch[-1].hash)
-        connection.execute("BEGIN")
-        copied = stage(connection, batch, mark)
-        connection.execute("DELETE FROM sources WHERE journal_id = ?", [journal_id])
-        connection.execute(
-            "INSERT INTO sources BY NAME SELECT ? AS journal_id, ? AS base, ? AS seq, ? AS hash, ? AS restored, "
-            "now() AS copied_at",
-            [journal_id, *mark],
-        )
-        connection.execute("COMMIT")
-        yield copied, mark
+        yield from _commit(connection, batch, journal_id, mark, known)
 
 
-def overlay(connection: duckdb.DuckDBPyConnection, journal: Journal, mark: Mark | None) -> None:
+def _commit(
+    connection: duckdb.DuckDBPyConnection, batch: list[Entry], journal_id: str, mark: Mark, known: str
+) -> Iterator[tuple[int, Mark]]:
+    import duckdb  # here, because importing tokenkit must not import it
+
+    reached = mark._replace(seq=batch[-1].seq, hash=batch[-1].hash)
+    rows = _frame(connection, batch, mark, known)
+    connection.register("batch", rows)
+    connection.execute("BEGIN")
+    try:
+        connection.execute(text("ingest.sql"))
+    except (duckdb.DataError, duckdb.IntegrityError, duckdb.InvalidInputException):
+        # One row that no column can hold must not keep the others out: halve until it is alone, then leave it empty.
+        connection.execute("ROLLBACK")
+        half = len(batch) // 2
+        if half:
+            yield from _commit(connection, batch[:half], journal_id, mark, known)
+            yield from _commit(connection, batch[half:], journal_id, mark, known)
+        elif batch[0].body:
+            yield from _commit(connection, [batch[0]._replace(body=b"")], journal_id, mark, known)
+        else:
+            raise
+        return
+    connection.execute("DELETE FROM sources WHERE journal_id = ?", [journal_id])
+    connection.execute(
+        "INSERT INTO sources BY NAME SELECT ? AS journal_id, ? AS base, ? AS seq, ? AS hash, ? AS restored, "
+        "now() AS copied_at",
+        [journal_id, *reached],
+    )
+    connection.execute("COMMIT")
+    yield len(rows), reached
+
+
+def _frame(connection: duckdb.DuckDBPyConnection, batch: list[Entry], mark: Mark, known: str) -> pandas.DataFrame:
+    """Return the entries that are not in ``known`` yet as the frame ``batch`` of ``ingest.sql``."""
+    import pandas  # a column of text passes from pandas to DuckDB five times faster than as a parameter
+
+    if mark.restored:
+        there = {row[0] for row in connection.execute(f"SELECT id FROM {known}").fetchall()}  # noqa: S608 (our own name)
+        batch = [entry for entry in batch if entry.id not in there]
+    return pandas.DataFrame(
+        {
+            "seq": pandas.Series([mark.base + entry.seq for entry in batch], dtype="int64"),
+            "id": pandas.Series([entry.id for entry in batch], dtype=object),
+            "started_at_ns": pandas.Series([entry.started_at for entry in batch], dtype="int64"),
+            "body": pandas.Series([_readable(entry.body) for entry in batch], dtype=object),
+        }
+    )
+
+
+def overlay(connection: duckdb.DuckDBPyConnection, journal: Journal, journal_id: str, mark: Mark | None) -> None:
     """Make a reading connection complete: what lies past ``mark`` is laid over the attached ledger, in memory.
 
     Without a mark there is no ledger attached, and all of the journal is read.
     """
-    waiting = batches(journal, 0 if mark is None else mark.seq)
-    batch = next(waiting, None)
-    if batch is None and mark is not None:
+    if mark is not None and not journal.rows(mark.seq, 1):
         return
     connection.execute("CREATE SCHEMA memory.pending")
     connection.execute("USE memory.pending")
     create_tables(connection)
-    while batch is not None:
-        stage(connection, batch, mark or Mark(0, 0, GENESIS), "ledger.main.calls")
-        batch = next(waiting, None)
+    for _ in copy(connection, journal, journal_id, mark or Mark(0, 0, GENESIS), "ledger.main.calls"):
+        pass  # all of it: what waits is whatever came since the last time the file could be written
+    connection.execute("DELETE FROM sources")  # these rows are not copied anywhere
     tables = connection.execute(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = 'memory' AND schema_name = 'pending'"
     ).fetchall()
@@ -94,31 +137,6 @@ def overlay(connection: duckdb.DuckDBPyConnection, journal: Journal, mark: Mark 
 
 
 _UNION = {"prices": "UNION", "candidate_sets": "UNION"}  # the same number there and here means the same row
-
-
-def stage(connection: duckdb.DuckDBPyConnection, batch: list[Entry], mark: Mark, known: str = "calls") -> int:
-    """Turn entries into rows of the current schema's tables; return how many calls that made.
-
-    ``known`` is the table whose ids are already here, asked only where the journal was restored.
-    """
-    import pandas  # a column of text passes from pandas to DuckDB five times faster than as a parameter
-
-    columns = {
-        "seq": [mark.base + entry.seq for entry in batch],
-        "id": [entry.id for entry in batch],
-        "started_at_ns": [entry.started_at for entry in batch],
-        "body": pandas.Series([_readable(entry.body) for entry in batch], dtype=object),
-    }
-    rows = pandas.DataFrame(columns)
-    if mark.restored:
-        there = {row[0] for row in connection.execute(f"SELECT id FROM {known}").fetchall()}  # noqa: S608 (our own name)
-        rows = rows[[identity not in there for identity in rows["id"]]]
-    connection.register("batch", rows)
-    try:
-        connection.execute(text("ingest.sql"))
-    finally:
-        connection.unregister("batch")
-    return len(rows)
 
 
 def batches(journal: Journal, after: int) -> Iterator[list[Entry]]:
@@ -138,8 +156,8 @@ def batches(journal: Journal, after: int) -> Iterator[list[Entry]]:
 
 
 def _last(connection: duckdb.DuckDBPyConnection, tables: str) -> int:
-    row = connection.execute(f"SELECT coalesce(max(seq), 0) FROM {tables}.calls").fetchone()  # noqa: S608 (as above)
-    return 0 if row is None else int(row[0])
+    ((last,),) = connection.execute(f"SELECT coalesce(max(seq), 0) FROM {tables}.calls").fetchall()  # noqa: S608 (same)
+    return int(last)
 
 
 def _readable(body: bytes) -> str:

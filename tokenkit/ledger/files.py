@@ -12,8 +12,7 @@ import os
 import re
 import threading
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -21,14 +20,12 @@ from typing import TYPE_CHECKING
 
 from tokenkit.errors import LedgerError
 from tokenkit.journal import make_private
+from tokenkit.ledger.questions import why
 
 if TYPE_CHECKING:
     import duckdb
-    import pandas
 
 STORAGE = "v1.5.0"  # read and written by DuckDB 1.5 and 2 alike
-
-Parameters = Sequence[object] | Mapping[str, object]
 
 
 class Unavailable(LedgerError):
@@ -78,12 +75,6 @@ def connect(path: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection
     return duckdb.connect(":memory:", config=settings if threads is None else {**settings, "threads": str(threads)})
 
 
-def seal(connection: duckdb.DuckDBPyConnection) -> None:
-    """Forbid a connection files, network and settings, for good: what runs next is somebody's own SQL."""
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-
-
 @contextmanager
 def writing(path: Path, patience: float, *, turn: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection whose current database is the ledger at ``path``, made or migrated where need be.
@@ -113,23 +104,9 @@ def reading(path: Path, patience: float, *, turn: Path) -> Iterator[duckdb.DuckD
         yield connection
 
 
-def frame(connection: duckdb.DuckDBPyConnection, query: str, parameters: Parameters | None = None) -> pandas.DataFrame:
-    """Run a query and return its rows; a statement without rows gives an empty frame."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # DuckDB's own use of pandas, not ours to mend
-        connection.execute(query, parameters) if parameters else connection.execute(query)
-        return connection.df()
-
-
 def save(connection: duckdb.DuckDBPyConnection, query: str, path: Path, form: str) -> None:
     """Write a query's rows to a file; ``form`` is what COPY calls its options."""
     connection.execute(f"COPY ({query}) TO {quoted(path)} ({form})")
-
-
-def why(error: BaseException) -> str:
-    """Return DuckDB's message as one line, without its stack and its drawing of the place."""
-    text = str(error).split("\n\nLINE ", 1)[0].split("\n\nStack Trace", 1)[0]
-    return " ".join(text.split())
 
 
 @contextmanager
@@ -165,8 +142,8 @@ def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     there = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     lost = {"schema_version"} - there
     if not lost:
-        row = connection.execute("SELECT max(version) FROM ledger.schema_version").fetchone()
-        version = 0 if row is None or row[0] is None else int(row[0])
+        ((found,),) = connection.execute("SELECT max(version) FROM ledger.schema_version").fetchall()
+        version = int(found or 0)
         if version > VERSION:
             raise LedgerError(
                 f"{path} was written by a newer tokenkit (ledger version {version}; this one knows {VERSION}). "

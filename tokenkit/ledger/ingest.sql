@@ -45,15 +45,15 @@ CREATE OR REPLACE TEMP MACRO price_number(p) AS
 
 CREATE OR REPLACE TEMP TABLE staged_plans AS
 WITH ordered AS (
-  SELECT seq, r.plan AS plan, list_sort(list_transform(r.plan.candidates, lambda c, i: struct_pack(
+  SELECT seq, r.plan AS plan, list_sort(list_transform(list_filter(r.plan.candidates, lambda c: c.model IS NOT NULL), lambda c, i: struct_pack(
     model := c.model, "rank" := i, score := c.score, propensity := coalesce(c.propensity, 0),
-    tokens := CAST(c.input_tokens ->> '$[0]' AS BIGINT), exact := CAST(c.input_tokens ->> '$[1]' AS BOOLEAN),
+    tokens := TRY_CAST(c.input_tokens ->> '$[0]' AS BIGINT), exact := TRY_CAST(c.input_tokens ->> '$[1]' AS BOOLEAN),
     encoding := c.input_tokens ->> '$[2]', bound := c.bound, rejected := c.rejected))) AS cs
   FROM staged WHERE r.plan IS NOT NULL
 )
 SELECT seq, plan.strategy AS strategy, plan.max_output_tokens AS max_output_tokens, plan.seed AS seed, cs,
        list_transform(cs, lambda c: c.model) AS models,
-       numbered(array_to_string(list_transform(cs, lambda c: c.model), chr(10))) AS candidate_set,
+       numbered(coalesce(array_to_string(list_transform(cs, lambda c: c.model), chr(10)), '')) AS candidate_set,
        CASE WHEN len(cs) <= 64 THEN CAST(coalesce(list_sum(list_transform(cs, lambda c, i:
          CASE WHEN c.rejected IS NULL THEN CAST(1 AS UBIGINT) << (i - 1) ELSE CAST(0 AS UBIGINT) END)), 0)
          AS UBIGINT) END AS candidate_mask
@@ -114,8 +114,8 @@ SELECT seq, id, since_epoch(started_at_ns) AS started_at, started_at_ns, r.secon
        r.finish_reason, r.usage.input_tokens, r.usage.output_tokens, r.usage.cache_read_input_tokens,
        r.usage.cache_creation_input_tokens, r.usage.reasoning_output_tokens,
        CASE WHEN r.usage IS NOT NULL THEN coalesce(r.usage.source, 'reported') END AS usage_source,
-       CASE WHEN len(r.stages) > 0 THEN CAST(list_sum(list_transform(r.stages, lambda s: s.before - s.after)) AS BIGINT)
-         END AS saved_tokens,
+       CASE WHEN len(r.stages) > 0 THEN TRY_CAST(list_sum(list_transform(r.stages, lambda s:
+         CAST(s.before AS HUGEINT) - s.after)) AS BIGINT) END AS saved_tokens,
        r.cost_nanos, price_number(r.price) AS price, TRY_CAST(nullif(r.price.at, '') AS TIMESTAMPTZ) AS priced_at,
        coalesce(len(r.attempts), 0) AS tries, r.error_type, r.error, coalesce(r.cached, false) AS cached,
        coalesce(r.streamed, false) AS streamed, r.user, r.session, r.endpoint_name, r.parent,

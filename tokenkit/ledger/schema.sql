@@ -59,9 +59,10 @@ CREATE TABLE calls (              -- one row a logical call, however many tries 
   answer                      VARCHAR,           -- gen_ai.output.messages, as text
   prompt_sha256               VARCHAR,
   notes                       VARCHAR[],
-  total_tokens BIGINT GENERATED ALWAYS AS (input_tokens + output_tokens) VIRTUAL,
+  -- TRY_CAST: one absurd number in a receipt must not make the whole table unreadable
+  total_tokens BIGINT GENERATED ALWAYS AS (TRY_CAST(CAST(input_tokens AS HUGEINT) + output_tokens AS BIGINT)) VIRTUAL,
   cost_usd DECIMAL(18,9) GENERATED ALWAYS AS
-    (CAST(CAST(cost_nanos AS DECIMAL(18,0)) * CAST(0.000000001 AS DECIMAL(10,9)) AS DECIMAL(18,9))) VIRTUAL
+    (TRY_CAST(TRY_CAST(cost_nanos AS DECIMAL(18,0)) * CAST(0.000000001 AS DECIMAL(10,9)) AS DECIMAL(18,9))) VIRTUAL
 );
 
 CREATE TABLE attempts (           -- one row a try at one model
@@ -94,7 +95,7 @@ CREATE TABLE attempts (           -- one row a try at one model
   price                       BIGINT,
   notes                       VARCHAR[],
   cost_usd DECIMAL(18,9) GENERATED ALWAYS AS
-    (CAST(CAST(cost_nanos AS DECIMAL(18,0)) * CAST(0.000000001 AS DECIMAL(10,9)) AS DECIMAL(18,9))) VIRTUAL
+    (TRY_CAST(TRY_CAST(cost_nanos AS DECIMAL(18,0)) * CAST(0.000000001 AS DECIMAL(10,9)) AS DECIMAL(18,9))) VIRTUAL
 );
 
 CREATE TABLE stages (             -- one row a compression stage
