@@ -75,10 +75,11 @@ def _fault(entry: Entry, seq: int, prev: bytes, journal: Journal) -> tuple[Fault
         return "edited", f"{at} was edited: its id or time is not the one in the receipt itself."
     if entry.prev == prev:
         return None
-    elsewhere = journal.find(entry.prev)
-    if elsewhere is not None or entry.prev == GENESIS:
-        was = 1 if elsewhere is None else elsewhere + 1
-        return "reordered", f"{at} was moved: it was written as row {was:,}."
+    if entry.prev == GENESIS:
+        return "reordered", f"{at} was moved: it was written first of all."
+    before = journal.find(entry.prev)
+    if before is not None:
+        return "reordered", f"{at} was moved: the row it was written after is now row {before:,}."
     return "edited", f"{at} does not follow row {seq:,}: that row was edited or replaced, or rows between were deleted."
 
 
