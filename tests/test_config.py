@@ -221,7 +221,7 @@ deadline = 0
 """
     told = "\n".join(faults(tmp_path, text))
     for expected in (
-        "profil: unknown key: Did you mean 'profile' or 'provider'?",
+        "profil: unknown key: Did you mean 'profile'?",
         "profile: value \"seed-2025\": Did you mean 'seed-2024'?",
         "provider[1].name: missing: ",
         "provider[1].nmae: unknown key: Did you mean 'name'?",

@@ -201,7 +201,7 @@ class LedgerError(TokenkitError):
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return a sentence that offers the nearest known names, or lists them when few."""
-    near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    near = get_close_matches(name.lower(), known, n=2, cutoff=0.6)
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
     if not known:

@@ -187,6 +187,7 @@ class Kit:
 
     def _begin(self, prompt: Prompt, options: Options) -> tuple[Request, Trail]:
         request = request_of(prompt, options, self.config.defaults)
+        self._eligible(request)  # a name that means no model is the caller's mistake: nothing to record
         deadline = None if request.deadline is None else time.monotonic() + request.deadline
         return request, Trail(deadline=deadline)
 

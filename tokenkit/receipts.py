@@ -95,7 +95,7 @@ class Candidate(NamedTuple):
 class Plan:
     """A routing decision before anything is sent: eligible candidates best first, then the rejected ones with reasons.
 
-    ``max_output_tokens`` is the answer size the upper bounds assume.
+    Upper bounds hold for answers of ``max_output_tokens``, as asked for; ``None``: for the longest each model can give.
     """
 
     candidates: tuple[Candidate, ...]

@@ -36,16 +36,14 @@ HEALTHY = Health()
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How to choose: a strategy (a name of ``STRATEGIES`` or a function), exploration, and answer size.
+    """How to choose: a strategy (a name of ``STRATEGIES`` or a function), and how much to explore.
 
-    ``temperature`` above 0 explores by softmax over scores; ``weights`` override the catalog's by model id or name;
-    ``max_tokens`` is the answer size in tokens that upper bounds assume where neither request nor model says one.
+    ``temperature`` above 0 explores by softmax over scores; ``weights`` override the catalog's by model id or name.
     """
 
     strategy: str | Score = "score"
     temperature: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
-    max_tokens: int = 1024
 
     def __post_init__(self) -> None:
         if isinstance(self.strategy, str) and self.strategy not in STRATEGIES:
@@ -89,9 +87,7 @@ def plan(
             why = (
                 "no known price: give it one under [[model]] price in tokenkit.toml, or name the model to use it anyway"
             )
-        bound = (
-            None if model.price is None else model.price.bound(tokens.upper_bound, answer_size(request, model, policy))
-        )
+        bound = _bound(request, model, tokens)
         if why is not None:
             rejected.append(
                 Candidate(model.id, model.provider, None, (), 0.0, tokens, model.context_window, bound, why)
@@ -108,17 +104,21 @@ def plan(
             Candidate(model.id, model.provider, score, terms, 0.0, tokens, model.context_window, bound, None)
         )
     ordered = _ordered(eligible, policy, seed)
-    size = answer_size(request, None, policy)
-    return Plan((*ordered, *rejected), policy.name, size, seed if _draws(policy) else None)
+    return Plan((*ordered, *rejected), policy.name, request.max_tokens, seed if _draws(policy) else None)
 
 
-def answer_size(request: Request, model: Model | None, policy: Policy) -> int:
-    """Return the answer size in tokens an upper bound assumes: asked for, else the model's limit, else the policy's."""
+def longest_answer(request: Request, model: Model, tokens: TokenCount) -> int | None:
+    """Return the most tokens the answer can have: as asked for, else what model or window allow; None if unknown."""
     if request.max_tokens is not None:
         return request.max_tokens
-    if model is not None and model.max_output_tokens is not None:
+    if model.max_output_tokens is not None:
         return model.max_output_tokens
-    return policy.max_tokens
+    return None if model.context_window is None else max(model.context_window - tokens.tokens, 0)
+
+
+def _bound(request: Request, model: Model, tokens: TokenCount) -> int | None:
+    size = longest_answer(request, model, tokens)
+    return None if model.price is None or size is None else model.price.bound(tokens.upper_bound, size)
 
 
 def _barred(request: Request, model: Model, tokens: TokenCount, state: Health) -> str | None:

@@ -262,14 +262,13 @@ def _routing(table: Table) -> Policy:
     policy = Policy()
     strategy = table.text("strategy", choices=STRATEGIES) or policy.strategy
     temperature = table.number("temperature") or 0.0
-    longest = table.count("max_tokens") or policy.max_tokens
     weights = table.table("weights")
     for name, weight in weights.data.items():
         if not is_weight(weight):
             weights.refuse(name, "give a finite number of at least 0")
     table.finish()
     good = {name: float(weight) for name, weight in weights.data.items() if is_weight(weight)}
-    return Policy(strategy, temperature, MappingProxyType(good), longest)
+    return Policy(strategy, temperature, MappingProxyType(good))
 
 
 def _budget(table: Table) -> Mapping[str, Any]:

@@ -128,25 +128,26 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
     def _asked(self, kit: Kit, prompt: str, options: dict[str, Any], live: Live, said: dict[str, Any]) -> Any:
         stream: Stream | None = None
         before, kit.on_sleep = kit.on_sleep, live.wait
+        receipt: Receipt | None = None
         try:
             if said.get("no_stream"):
                 response = kit.call(prompt, **options)
                 live.text = response.text if live.rich else ""
                 live.add("" if live.rich else response.text)
-                self.last = response.receipt
+                receipt = response.receipt
                 return response
             with kit.stream(prompt, **options) as stream:
                 for delta in stream:
                     live.add(delta.text)
             return stream.response
         except TokenkitError as error:
-            self.last = getattr(error, "receipt", None) or self.last
+            receipt = error.receipt
             raise
         finally:
             kit.on_sleep = before
-            if stream is not None:
-                self.last = stream.receipt or self.last
-            live.finish(self.last if stream is None else stream.receipt, verbose=bool(said.get("verbose")))
+            receipt = stream.receipt if stream is not None else receipt
+            self.last = receipt or self.last
+            live.finish(receipt, verbose=bool(said.get("verbose")))
 
     @no_var_expand
     @line_cell_magic
