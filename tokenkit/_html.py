@@ -66,11 +66,11 @@ Facts = Sequence[tuple[str, Sequence[str]]]
 
 
 def visible(text: str, limit: int | None = None) -> str:
-    """Return text safe to print: invisible and direction-changing characters as ⟨U+…⟩, cut at ``limit`` characters."""
+    """Return text safe to print: invisible and direction-changing characters as ‹U+…›, cut at ``limit`` characters."""
     text = text.replace("\r\n", "\n")
     if limit is not None and len(text) > limit:
         text = f"{text[: limit - 1]}… (+{len(text) - limit + 1:,} characters)"
-    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
+    return _UNSEEN.sub(lambda found: f"‹U+{ord(found[0]):04X}›", text)
 
 
 def answer(text: str) -> str:
@@ -97,22 +97,42 @@ def receipt_text(receipt: Receipt) -> str:
 
 def plan_card(plan: Plan) -> str:
     """Return a plan as an HTML table: every candidate, its score and upper bound, or why it was rejected."""
-    return _card(_table_html(_plan_table(plan)), "ok" if plan.choice is not None else "error")
+    return table_card(_plan_table(plan), "ok" if plan.choice is not None else "error")
 
 
 def plan_text(plan: Plan) -> str:
     """Return a plan as an aligned table for a terminal."""
-    return _table_text(_plan_table(plan))
+    return table_text(_plan_table(plan))
 
 
 def stages_card(stages: Sequence[StageReport]) -> str:
     """Return what each compression stage did as an HTML table."""
-    return _card(_table_html(_stages_table(stages)), "ok")
+    return table_card(_stages_table(stages))
 
 
 def stages_text(stages: Sequence[StageReport]) -> str:
     """Return what each compression stage did as an aligned table for a terminal."""
-    return _table_text(_stages_table(stages))
+    return table_text(_stages_table(stages))
+
+
+def table_card(table: Table, status: str = "ok") -> str:
+    """Return any table of text as an HTML card."""
+    return _card(_table_html(table), status)
+
+
+def table_text(table: Table) -> str:
+    """Return a table as aligned columns for a terminal, its title above."""
+    lines = [table.columns, *table.rows]
+    widths = [max(_width(line[i]) for line in lines) for i in range(len(table.columns))]
+
+    def set_line(line: Sequence[str]) -> str:
+        padded = (
+            " " * (room - _width(cell)) + cell if i in table.figures else cell + " " * (room - _width(cell))
+            for i, (cell, room) in enumerate(zip(line, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([table.title, *(set_line(line) for line in lines)]) if table.rows else table.title
 
 
 # Receipts as facts.
@@ -248,7 +268,7 @@ def _score(candidate: Candidate) -> str:
 
 
 def _terms(candidate: Candidate) -> str:
-    return " ".join(f"{_name(name)} {value:+.3g}" for name, value in candidate.terms)
+    return "  ".join(f"{_name(name)}\u00a0{value:+.3g}" for name, value in candidate.terms)
 
 
 def _tokens(candidate: Candidate) -> str:
@@ -308,20 +328,6 @@ def _table_html(table: Table) -> str:
         f"<table><caption>{escape(table.title)}</caption>"
         f'<thead><tr class="all">{head}</tr></thead><tbody>{body}</tbody></table>'
     )
-
-
-def _table_text(table: Table) -> str:
-    lines = [table.columns, *table.rows]
-    widths = [max(_width(line[i]) for line in lines) for i in range(len(table.columns))]
-
-    def set_line(line: Sequence[str]) -> str:
-        padded = (
-            " " * (room - _width(cell)) + cell if i in table.figures else cell + " " * (room - _width(cell))
-            for i, (cell, room) in enumerate(zip(line, widths, strict=True))
-        )
-        return "  ".join(padded).rstrip()
-
-    return "\n".join([table.title, *(set_line(line) for line in lines)]) if table.rows else table.title
 
 
 def _width(text: str) -> int:
