@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import product
 
 import pytest
 import tiktoken
@@ -125,6 +126,18 @@ def test_windows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     whole_and_in_windows()
     assert sum(ids is not None for ids in joined) > 100, "hardly a text was encoded in windows: nothing was tested"
+
+
+@pytest.mark.parametrize("run", ["\u3000 ", "\n", "\n\n\r", "ABC", "xyz", "的一是", "-=", "!/", "😀"])
+def test_a_run_meets_every_neighbour(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_STRIDE", 48)
+    monkeypatch.setattr(tokens, "_BACK", 9)
+    before = ("", "!", "!\n", "\n  ", "的", "bA", "'", "1")
+    after = ("", "/", "//", "/*", "\n", "  \n", " \n x", " x", "A", "Ab", "的A", "ʰA", "\u0301A", "'s", "!!", "1", "é")
+    for head, tail, length in product(before, after, range(150, 182, 4)):
+        text = head + (run * length)[:length] + tail
+        for encoding in ENCODINGS:
+            assert tokens.encode(text, encoding) == tiktoken.get_encoding(encoding).encode_ordinary(text)
 
 
 def test_the_runs_hold_what_their_names_say() -> None:
