@@ -47,6 +47,8 @@ from tokenkit.types import Image, Message, TokenCount, Tool, ToolCall
         ("o1x", "o200k_base", False),
         ("auto", "o200k_base", False),
         ("", "o200k_base", False),
+        ("cl100k_base", "cl100k_base", True),
+        ("chars", "chars", False),
     ],
 )
 def test_which_encoding_a_model_has(model: str, encoding: str, exact: bool) -> None:

@@ -52,10 +52,12 @@ def encoding_of(model: str) -> tuple[str, bool]:
     """Name the encoding that counts for ``model`` (``name`` or ``provider/name``), and whether it is the model's own.
 
     Names match whatever their case, date, ``ft:`` mark or provider. ``ollama/…`` counts by characters; an unknown
-    model counts with o200k_base, inexactly. Of OpenAI's reasoning models the text counts exactly, the overhead of
-    their messages is not documented.
+    model counts with o200k_base, inexactly. The name of an encoding stands for any model that has it. Of OpenAI's
+    reasoning models the text counts exactly, the overhead of their messages is not documented.
     """
     provider, name = _parts(model)
+    if name in CARRIED or name == CHARS:
+        return name, name != CHARS
     if provider == "ollama":
         return CHARS, False
     if provider == "simulated":
