@@ -35,6 +35,8 @@ pre { background: var(--code); border-radius: 6px; overflow-x: auto;
 table { border-collapse: collapse; font-variant-numeric: tabular-nums } .scroll { overflow-x: auto }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem; text-align: right }
 th:first-child, td:first-child { text-align: left } img, svg { max-width: 100%; height: auto }
+.jp-OutputArea-output, .output, .jp-RenderedHTMLCommon { overflow-x: auto; max-width: 100% }
+.dataframe { border: 0; font-size: 13px } .dataframe th, .dataframe td { border-width: 0 0 1px }
 .prompt, .anchor-link, .jp-InputPrompt, .jp-OutputPrompt { display: none }
 """
 
@@ -58,7 +60,13 @@ def execute(path: Path, folder: Path, environ: Mapping[str, str]) -> Any:
 
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        coalesce_streams=True,
+        # The kernel's own warnings are about transports; what a cell prints is kept all the same.
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(folder)}},
     )
     with _environment(environ):
         try:
