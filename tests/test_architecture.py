@@ -32,8 +32,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 
 HOMES = {
-    "tiktoken": "tokens vocab",
-    "tiktoken_ext": "tokens vocab",
+    "tiktoken": "tokens",
+    "tiktoken_ext": "tokens",
     "genai_prices": "pricing",
     "cryptography": "vault",
     "httpx": "drivers",

@@ -26,7 +26,7 @@ from tokenkit.providers.base import Provider
 from tokenkit.receipts import Plan, Receipt, Trail
 from tokenkit.route import Policy, plan
 from tokenkit.streams import AsyncStream, Stream
-from tokenkit.tokens import count_messages, count_text, encoding_of
+from tokenkit.tokens import count_messages, count_text
 from tokenkit.types import Prompt, Request, Response, TokenCount, messages_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ class Kit:
         self.policy = policy or found.config.routing
         self.on_sleep: Callable[[Sleep], None] | None = None
         self._turns = itertools.count()
-        self._encodings: dict[str, tuple[str, bool]] = {}
         local = {p.base_url: p.local for p in found.providers if p.local is not None}
         self._world = drivers.World(locals=local, client=client, on_sleep=self._slept)
         self._async_world = drivers.AsyncWorld(locals=local, client=async_client, on_sleep=self._slept)
@@ -193,15 +192,8 @@ class Kit:
 
     def plan_request(self, request: Request) -> Plan:
         """Decide for a request that is built already: what the routed layer calls."""
-        counts: dict[tuple[str, bool], TokenCount] = {}
-
         def count(model: Model) -> TokenCount:
-            key = self._encodings.get(model.id)
-            if key is None:
-                key = self._encodings[model.id] = encoding_of(model.encoding or model.id)
-            if key not in counts:
-                counts[key] = count_messages(request.messages, model.encoding or model.id, request.tools)
-            return counts[key]
+            return count_messages(request.messages, model.encoding or model.id, request.tools)
 
         return plan(request, self._eligible(request), count=count, policy=self.policy, seed=next(self._turns))
 
