@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenkit.catalog import Model
-from tokenkit.providers.base import Provider
 
+from tokenkit.catalog import Model
 from tokenkit.effects import Call, Drain, Open, Reply, Show, Sleep, WireRequest
 from tokenkit.errors import (
     AllFailed,
@@ -31,6 +30,7 @@ from tokenkit.errors import (
 )
 from tokenkit.layers import compose, falling_back, recorded, retrying, routed, send
 from tokenkit.pricing import PriceRule
+from tokenkit.providers.base import Provider
 from tokenkit.receipts import Candidate, Plan, Receipt, Trail
 from tokenkit.types import Delta, Message, Request, Response, Usage
 

@@ -1,4 +1,4 @@
-"""plan(): hard constraints hold, scores are the seed's, propensities are probabilities, equal inputs give equal plans."""
+"""plan(): hard constraints hold, scores are the seed's, propensities are probabilities, equal inputs plan equally."""
 
 from __future__ import annotations
 

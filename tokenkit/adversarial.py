@@ -93,9 +93,9 @@ class Adversarial:
         return f"Adversarial({self.planner} against {self.critic}, {len(self.rounds)} rounds, {spent})"
 
     def _repr_html_(self) -> str:
-        from tokenkit._html import adversarial_card
+        from tokenkit._html import answer
 
-        return adversarial_card(self)
+        return answer(f"{self!r}\n\n{self.text}")
 
 
 def adversarial(

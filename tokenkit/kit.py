@@ -192,6 +192,7 @@ class Kit:
 
     def plan_request(self, request: Request) -> Plan:
         """Decide for a request that is built already: what the routed layer calls."""
+
         def count(model: Model) -> TokenCount:
             return count_messages(request.messages, model.encoding or model.id, request.tools)
 

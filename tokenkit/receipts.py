@@ -318,7 +318,7 @@ def _plain(value: Any) -> dict[str, Any]:
     Written for speed: it runs within every call, once for each attempt, candidate and price.
     """
     names, defaults, read = _SHAPES[value.__class__]
-    found = {}
+    found: dict[str, Any] = {}
     for name, item, default in zip(names, read(value), defaults, strict=True):
         if item is default:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 from tokenkit.errors import UserError, did_you_mean
@@ -65,13 +66,14 @@ def read(magic: str, line: str, options: Sequence[Option], about: str) -> tuple[
 
 def _word(magic: str, text: str) -> tuple[str, str]:
     """Take the first word off a line, quotes undone; the rest stays as it is."""
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    stream = StringIO(text)
+    lexer = shlex.shlex(stream, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
     try:
         word = lexer.get_token()
     except ValueError:
         raise UserError(f"{magic}: a quote opens in this line and never closes.") from None
-    return word or "", lexer.instream.read().strip()  # type: ignore[attr-defined]  # shlex opens text as a stream
+    return word or "", stream.read().strip()
 
 
 def _typed(magic: str, option: Option, value: str) -> Any:
