@@ -74,10 +74,11 @@ class Chart:
     def html(self) -> str:
         """Return one page that holds the picture and its figures, with no script and no address outside itself."""
         title = escape(self.title)
+        figures = table_card(self.table._replace(title="The figures")) if self.table.rows else ""
         return (
             f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}</title>"
             f"<meta name='viewport' content='width=device-width'><style>{_PAGE}</style></head>"
-            f"<body>{self.svg()}{table_card(self.table)}</body></html>\n"
+            f"<body>{self.svg()}{figures}</body></html>\n"
         )
 
     def save(self, path: str | Path, theme: Theme = "light") -> Path:
