@@ -1,4 +1,4 @@
-"""Docs that cannot lie: the README's Python blocks run in order, its commands are the ones CI calls, its links exist."""
+"""Docs that cannot lie: the README's Python runs in order, its commands are the ones CI calls, its links exist."""
 
 from __future__ import annotations
 

@@ -28,8 +28,9 @@ from tokenkit.types import Response, Secret
 
 SERVER = r"""
 import asyncio, json
-BODY = json.dumps({"id": "x", "object": "chat.completion", "model": "m", "choices": [{"index": 0, "finish_reason": "stop",
-  "message": {"role": "assistant", "content": "Hello there, this is an answer of a sentence or two."}}],
+MESSAGE = {"role": "assistant", "content": "Hello there, this is an answer of a sentence or two."}
+BODY = json.dumps({"id": "x", "object": "chat.completion", "model": "m",
+  "choices": [{"index": 0, "finish_reason": "stop", "message": MESSAGE}],
   "usage": {"prompt_tokens": 20, "completion_tokens": 12, "total_tokens": 32}}).encode()
 REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY
 
@@ -39,7 +40,8 @@ class Fixed(asyncio.Protocol):
         self.data += data
         while b"\r\n\r\n" in self.data:
             head, _, rest = self.data.partition(b"\r\n\r\n")
-            size = next((int(l.split(b":")[1]) for l in head.lower().split(b"\r\n") if l.startswith(b"content-length")), 0)
+            sizes = [l for l in head.lower().split(b"\r\n") if l.startswith(b"content-length")]
+            size = int(sizes[0].split(b":")[1]) if sizes else 0
             if len(rest) < size: return
             self.data = rest[size:]
             self.transport.write(REPLY)
@@ -125,21 +127,27 @@ def main() -> None:
         url = f"{base}/chat/completions"
         provider = openai.provider(name="local", base_url=base, key=Secret("benchmark"))
         models = [Model("local", f"m{i}", 5 - i / 10, flat("user", "m", input=1, output=2), 128_000) for i in range(5)]
-        with tempfile.TemporaryDirectory() as home, httpx.Client() as raw:
-            with tk.Kit(home=home, providers=[provider], models=models, environ={}) as kit:
-                world = World()
-                sync = {
-                    "raw httpx": lambda: raw.post(url, content=BODY, headers=HEADERS).json(),
-                    "our driver": lambda: drive(trivial(url), world),
-                    "the whole kit": lambda: kit.call(PROMPT, max_tokens=100),
+        with (
+            tempfile.TemporaryDirectory() as home,
+            httpx.Client() as raw,
+            tk.Kit(home=home, providers=[provider], models=models, environ={}) as kit,
+        ):
+            world = World()
+            sync = {
+                "raw httpx": lambda: raw.post(url, content=BODY, headers=HEADERS).json(),
+                "our driver": lambda: drive(trivial(url), world),
+                "the whole kit": lambda: kit.call(PROMPT, max_tokens=100),
+            }
+            one_after_another(sync, 50, 2)
+            table("sync, one after another", one_after_another(sync, 100, 9))
+            with ThreadPoolExecutor(64) as threads:
+                crowd = {
+                    name: lambda call=call: list(threads.map(lambda _: call(), range(640)))
+                    for name, call in sync.items()
                 }
-                one_after_another(sync, 50, 2)
-                table("sync, one after another", one_after_another(sync, 100, 9))
-                with ThreadPoolExecutor(64) as threads:
-                    crowd = {name: lambda call=call: list(threads.map(lambda _: call(), range(640))) for name, call in sync.items()}
-                    table("sync, 64 threads", {k: v / 640 for k, v in one_after_another(crowd, 1, 3).items()})
-                asyncio.run(asynchronous(kit, url))
-                table("once more, sync, one after another", one_after_another(sync, 100, 5))
+                table("sync, 64 threads", {k: v / 640 for k, v in one_after_another(crowd, 1, 3).items()})
+            asyncio.run(asynchronous(kit, url))
+            table("once more, sync, one after another", one_after_another(sync, 100, 5))
     finally:
         server.terminate()
         server.wait()
