@@ -38,11 +38,10 @@ def replace_file(path: Path, data: bytes) -> None:
     """
     new = path.with_name(f".{path.name}.{secrets.token_hex(6)}.new")
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
+        with open(new, "xb", opener=_private) as file:
             file.write(data)
             file.flush()
-            os.fsync(descriptor)
+            os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException as error:
         with suppress(OSError):
@@ -72,14 +71,14 @@ def locked(path: Path) -> Iterator[None]:
         raise VaultError(f"{path} cannot be locked for writing: this system has no flock.") from None
     lock = path.with_name(path.name + ".lock")
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        held = open(lock, "ab", opener=_private)  # noqa: SIM115  closed below
     except OSError as error:
         raise VaultError(f"{lock} could not be opened: {error.strerror}.") from error
-    try:
+    with held:  # closing gives the lock back too, should Ctrl-C strike in the very line that unlocks
         give_up = time.monotonic() + LOCK_SECONDS
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > give_up:
@@ -87,12 +86,16 @@ def locked(path: Path) -> Iterator[None]:
                         f"Another process has held {lock} for {LOCK_SECONDS:.0f} seconds: end it, then try again."
                     ) from None
                 time.sleep(_POLL_SECONDS)
-        _sweep(path)
-        yield
-    finally:
-        # Released by name: a child forked meanwhile shares the descriptor, and closing ours alone would not free it.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+        try:
+            _sweep(path)
+            yield
+        finally:
+            # Said aloud: a child forked meanwhile shares the file, and closing ours alone would not free it.
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _sweep(path: Path) -> None:

@@ -22,6 +22,10 @@ T = TypeVar("T")
 Passphrase = str | Secret | Callable[[], str] | None
 """A passphrase, something that returns one when it is needed, or ``None``: ask the person at the keyboard."""
 
+NAMES = (
+    "A name in the vault is 1 to 64 letters, digits or . _ - / : @ + and begins with a letter or a digit; "
+    "the key itself goes second, as in vault.set('openai', key)."
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,63}")
 
 
@@ -111,14 +115,9 @@ def checked(secret: Secret, what: str) -> Secret:
     return Secret(secret.reveal().strip())
 
 
-def checked_name(name: str) -> str:
-    """Return ``name``; raises VaultError when it is not one, without quoting it: it may be a key in the wrong place."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise VaultError(
-            "A name in the vault is 1 to 64 letters, digits or . _ - / : @ + and begins with a letter or a digit; "
-            "the key itself goes second, as in vault.set('openai', key)."
-        )
-    return name
+def is_name(name: object) -> bool:
+    """Say whether ``name`` can name an entry: see :data:`NAMES`."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def _problem(secret: Secret) -> str | None:

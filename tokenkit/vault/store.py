@@ -10,14 +10,15 @@ from tokenkit.errors import VaultError
 from tokenkit.types import Secret
 from tokenkit.vault.files import locked, make_private, read, replace_file
 from tokenkit.vault.keys import (
+    NAMES,
     Hidden,
     Passphrase,
     asked_key,
     checked,
-    checked_name,
     environment_material,
     has_environment_key,
     hide,
+    is_name,
     passphrase_material,
 )
 from tokenkit.vault.sealed import ARGON2ID, HKDF, MAX_FILE, Derivation, Opened, Wrapping, derive, parse, seal, unseal
@@ -81,7 +82,9 @@ class Vault:
         """
         given = key if key is None or isinstance(key, Secret) else Secret(key)
         key = None
-        checked_name(name)
+        if not is_name(name):
+            name = ""  # it may be the key, in the wrong place
+            raise VaultError(NAMES)
         self._open()  # a wrong passphrase is said before the key is asked for
         secret = checked(asked_key(name) if given is None else given, f"The key for {name}")
         self._change(lambda keys: keys.update({name: secret}))
@@ -155,6 +158,8 @@ class Vault:
         return tuple(sorted(incoming))
 
     def __repr__(self) -> str:
+        if not hasattr(self, "path"):  # a traceback out of __init__ asks too
+            return "Vault(not made)"
         state = "unlocked" if self._unlocked is not None else "locked" if self.exists else "not made yet"
         return f"Vault({str(self.path)!r}, {state})"
 
