@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from tokenkit.errors import LedgerError, UserError, did_you_mean
 from tokenkit.journal import Journal
 from tokenkit.ledger import chain, copying, files
-from tokenkit.ledger.files import Unavailable
-from tokenkit.ledger.questions import Parameters, ask, why
+from tokenkit.ledger.files import Busy, Unavailable
+from tokenkit.ledger.questions import Damaged, Parameters, ask, why
 
 if TYPE_CHECKING:
     import duckdb
@@ -92,8 +92,15 @@ class Ledger:
         ``params`` fill ``?`` (a sequence) or ``$name`` (a mapping). Files and network are out of its reach. Raises
         LedgerError with DuckDB's own words.
         """
-        with self._opened() as connection:
-            answer = ask(connection, query, params)
+        try:
+            with self._opened() as connection:
+                answer = ask(connection, query, params)
+        except Damaged as error:
+            self.note = (
+                f"The ledger {self.path} is damaged ({why(error)}). It is a copy: move it away and it is made anew."
+            )
+            with ExitStack() as stack:
+                answer = ask(self._complete(stack, (self.standby,)), query, params)
         if self.note:
             answer.attrs["note"] = self.note
         return answer
@@ -157,15 +164,14 @@ class Ledger:
         """
         self.note = None
         try:
-            copied = self._copy_into(self.path)
+            copied = self._copy_into(self.path, self.patience)
         except Unavailable as error:
             self.note = str(error)
             return 0
-        if self.standby.exists():
-            self._retire_standby()
+        self._retire_standby()
         return copied
 
-    def _copy_into(self, path: Path) -> int:
+    def _copy_into(self, path: Path, patience: float) -> int:
         """Copy all that waits, in turns of about a second so that other kernels get theirs."""
         import duckdb  # as in export
 
@@ -173,7 +179,7 @@ class Ledger:
         while not done:
             until = time.monotonic() + 1
             try:
-                with files.writing(path, self.patience, turn=self.path) as connection:
+                with files.writing(path, patience, turn=self.path) as connection:
                     mark = copying.mark_of(connection, journal_id, "ledger.main")
                     start = mark = copying.true_mark(connection, self.journal, mark, "ledger.main")
                     done = True
@@ -196,19 +202,25 @@ class Ledger:
     def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection in which ``calls`` and the rest are complete: the file, the standby, or memory alone."""
         self.note = None
-        if self.journal.head()[0] != self._copied or not self.path.exists():
-            self.ingest()
+        if self.journal.head()[0] != self._copied or not self.path.exists() or self.standby.exists():
+            try:
+                self._copy_into(self.path, min(self.patience, 0.25))  # a reader can do without, see _complete
+                self._retire_standby()
+            except Busy:
+                pass  # nothing to tell: what waits is laid over the file in memory
+            except Unavailable as error:
+                self.note = str(error)
         with ExitStack() as stack:
-            yield self._complete(stack)
+            yield self._complete(stack, (self.path, self.standby))
 
-    def _complete(self, stack: ExitStack) -> duckdb.DuckDBPyConnection:
+    def _complete(self, stack: ExitStack, paths: Sequence[Path]) -> duckdb.DuckDBPyConnection:
         import duckdb  # as in export
 
         journal_id = str(self.journal.meta("journal_id"))
-        for path in (self.path, self.standby):
+        for path in paths:
             try:
                 if path == self.standby:
-                    self._copy_into(path)
+                    self._copy_into(path, self.patience)
                 with ExitStack() as attempt:
                     connection = attempt.enter_context(files.reading(path, self.patience, turn=self.path))
                     mark = copying.mark_of(connection, journal_id, "ledger.main")
@@ -224,6 +236,8 @@ class Ledger:
         return connection
 
     def _retire_standby(self) -> None:
+        if not self.standby.exists():
+            return
         with suppress(Unavailable), files.taking_turns(self.path, exclusive=True, patience=0):
             for leftover in (self.standby, Path(f"{self.standby}.wal")):
                 leftover.unlink(missing_ok=True)

@@ -73,7 +73,8 @@ def _commit(
     connection.register("batch", rows)
     connection.execute("BEGIN")
     try:
-        connection.execute(text("ingest.sql"))
+        if len(rows):
+            connection.execute(text("ingest.sql"))
     except (duckdb.DataError, duckdb.IntegrityError, duckdb.InvalidInputException):
         # One row that no column can hold must not keep the others out: halve until it is alone, then leave it empty.
         connection.execute("ROLLBACK")

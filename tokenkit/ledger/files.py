@@ -32,6 +32,10 @@ class Unavailable(LedgerError):
     """The DuckDB file cannot be used right now; the journal still has every row."""
 
 
+class Busy(Unavailable):
+    """Another kernel has the file at the moment: all is well, and soon it will be free."""
+
+
 def section(name: str) -> str:
     """Return one section of ``schema.sql``, such as ``version 1`` or ``views``."""
     parts = re.split(r"^-- @(.+)$", text("schema.sql"), flags=re.MULTILINE)
@@ -212,7 +216,7 @@ def _flock(descriptor: int, mode: int, patience: float, path: Path) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > give_up:
-                raise Unavailable(f"Another kernel is busy with the ledger {path}.") from None
+                raise Busy(f"Another kernel is busy with the ledger {path}. New calls wait in the journal.") from None
             time.sleep(0.01)
 
 

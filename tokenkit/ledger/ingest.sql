@@ -81,30 +81,30 @@ WHERE p IS NOT NULL AND price_number(p) NOT IN (SELECT price FROM prices)
 GROUP BY price_number(p);
 
 INSERT INTO attempts BY NAME
-SELECT seq, a.nth AS position, a.model, a.provider, since_epoch(a.started_at) AS started_at, a.started_at AS started_at_ns,
+SELECT seq, position, a.model, a.provider, since_epoch(a.started_at) AS started_at, a.started_at AS started_at_ns,
        coalesce(a.seconds, 0) AS seconds, a.first_chunk AS time_to_first_chunk, coalesce(a.waited, 0) AS waited,
        coalesce(a.status, 'ok') AS status, a.http_status, a.error_type, a.error, a.request_id, a.response_model,
        a.finish_reason, a.usage.input_tokens, a.usage.output_tokens, a.usage.cache_read_input_tokens,
        a.usage.cache_creation_input_tokens, a.usage.reasoning_output_tokens,
        CASE WHEN a.usage IS NOT NULL THEN coalesce(a.usage.source, 'reported') END AS usage_source,
-       a.counted.tokens AS counted_input_tokens, a.counted.exact AS count_exact, a.counted.encoding AS count_encoding,
+       counted.tokens AS counted_input_tokens, counted.exact AS count_exact, counted.encoding AS count_encoding,
        a.cost_nanos, price_number(a.price) AS price, a.notes
 FROM (
-  SELECT seq, unnest(list_transform(r.attempts, lambda a, i: struct_insert(a, nth := i,
-    counted := list_filter(cs, lambda c: c.model = a.model)[1]))) AS a
-  FROM staged LEFT JOIN staged_plans USING (seq) WHERE len(r.attempts) > 0
-) ORDER BY seq, a.nth;
+  SELECT seq, position, a, list_filter(cs, lambda c: c.model = a.model)[1] AS counted
+  FROM (SELECT seq, unnest(r.attempts) AS a, unnest(range(1, len(r.attempts) + 1)) AS position FROM staged)
+  LEFT JOIN staged_plans USING (seq)
+) ORDER BY seq, position;
 
 INSERT INTO stages BY NAME
-SELECT seq, s.nth AS position, s.stage, s.before AS tokens_before, s.after AS tokens_after, s.seconds, s.lossless,
+SELECT seq, position, s.stage, s.before AS tokens_before, s.after AS tokens_after, s.seconds, s.lossless,
        coalesce(s.exact, true) AS exact, s.skipped
-FROM (SELECT seq, unnest(list_transform(r.stages, lambda s, i: struct_insert(s, nth := i))) AS s
-      FROM staged WHERE len(r.stages) > 0) ORDER BY seq, s.nth;
+FROM (SELECT seq, unnest(r.stages) AS s, unnest(range(1, len(r.stages) + 1)) AS position FROM staged)
+ORDER BY seq, position;
 
 INSERT INTO verdicts BY NAME
-SELECT seq, v.nth AS position, v.policy, v.outcome, coalesce(v.message, '') AS message
-FROM (SELECT seq, unnest(list_transform(r.verdicts, lambda v, i: struct_insert(v, nth := i))) AS v
-      FROM staged WHERE len(r.verdicts) > 0) ORDER BY seq, v.nth;
+SELECT seq, position, v.policy, v.outcome, coalesce(v.message, '') AS message
+FROM (SELECT seq, unnest(r.verdicts) AS v, unnest(range(1, len(r.verdicts) + 1)) AS position FROM staged)
+ORDER BY seq, position;
 
 INSERT INTO calls BY NAME
 SELECT seq, id, since_epoch(started_at_ns) AS started_at, started_at_ns, r.seconds,

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Parameters = Sequence[object] | Mapping[str, object]
 
 
+class Damaged(LedgerError):
+    """The file itself could not be read while answering, whatever the question."""
+
+
 def ask(connection: duckdb.DuckDBPyConnection, query: str, parameters: Parameters = ()) -> pandas.DataFrame:
     """Answer a query on a connection that serves nothing else afterwards. Raises LedgerError in one line."""
     import duckdb  # here, because importing tokenkit must not import it
@@ -37,6 +41,11 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str, parameters: Parameter
             connection.execute(query, parameters) if parameters else connection.execute(query)
             return connection.df()
     except duckdb.Error as error:
+        broken = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException)
+        if isinstance(error, broken) or "Corrupt database file" in str(
+            error
+        ):  # a failed checksum has no class of its own
+            raise Damaged(why(error)) from error
         raise LedgerError(f"The ledger cannot answer that: {why(error)}") from error
 
 
