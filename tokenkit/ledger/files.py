@@ -220,11 +220,24 @@ def _flock(descriptor: int, mode: int, patience: float, path: Path) -> None:
             time.sleep(0.01)
 
 
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    """Let connections of other threads finish first: a child that inherited one could never open the file itself."""
+    _forking.held = [lock for lock in list(_turns.values()) if lock.acquire(timeout=5)]
+
+
+def _after_fork_in_parent() -> None:
+    for lock in _forking.held:
+        lock.release()
+
+
 def _after_fork_in_child() -> None:
     _turns.clear()
-    for descriptor in _descriptors:
+    for descriptor in _descriptors:  # of threads that did not finish in time
         os.close(descriptor)
     _descriptors.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
