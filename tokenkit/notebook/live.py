@@ -13,6 +13,9 @@ from tokenkit.receipts import Receipt
 PER_SECOND = 15
 """Updates a second at most: more only costs the browser, nobody reads faster."""
 
+SLOWER_AFTER = 50_000
+"""Characters after which updates come less often, since each carries the whole text."""
+
 
 class Live:
     """Shows the text so far in a single updating output, then the receipt beneath it."""
@@ -21,7 +24,8 @@ class Live:
         self.rich = rich
         self.text = ""
         self._waiting = ""
-        self._shown_at = 0.0
+        self._held = ""
+        self._due = 0.0
         self._handle: Any = None
 
     def add(self, text: str) -> None:
@@ -29,13 +33,13 @@ class Live:
         self.text += text
         self._waiting = ""
         if not self.rich:
-            print(text, end="", flush=True)
-        elif time.monotonic() - self._shown_at >= 1 / PER_SECOND:
+            self._print(text)
+        elif time.monotonic() >= self._due:
             self._update()
 
     def wait(self, sleep: Sleep) -> None:
         """Show that the call waits, how long, and why."""
-        self._waiting = f"waiting {sleep.seconds:.1f} s: {sleep.reason}"
+        self._waiting = _html.visible(f"waiting {sleep.seconds:.1f} s: {sleep.reason}")
         if self.rich:
             self._update()
         else:
@@ -44,21 +48,28 @@ class Live:
     def finish(self, receipt: Receipt | None, *, verbose: bool) -> None:
         """Show the whole text and the receipt; with ``verbose`` the plan and the stages too."""
         self._waiting = ""
-        if not self.rich:
-            print("\n" if self.text and not self.text.endswith("\n") else "", end="")
-            if receipt is not None:
-                print(_html.receipt_text(receipt))
-                if verbose:
-                    print(_details_text(receipt))
+        if self.rich:
+            if self.text or receipt is not None or self._handle is not None:
+                self._update(receipt, verbose)
             return
-        self._update(receipt, verbose)
+        self._print("" if not self.text or self.text.endswith("\n") else "\n")
+        if receipt is not None:
+            print(_html.receipt_text(receipt))
+            if verbose:
+                print(_details_text(receipt))
+
+    def _print(self, text: str) -> None:
+        """Print what a terminal may see; half of a line end is held back until its other half is here."""
+        text = self._held + text
+        self._held = "\r" if text.endswith("\r") else ""
+        print(_html.visible(text.removesuffix(self._held)), end="", flush=True)
 
     def _update(self, receipt: Receipt | None = None, verbose: bool = False) -> None:
         from IPython.display import display
 
-        self._shown_at = time.monotonic()
+        self._due = time.monotonic() + (1 + len(self.text) / SLOWER_AFTER) / PER_SECOND
         parts = [_html.answer(self.text)] if self.text else []
-        plain = [self.text] if self.text else []
+        plain = [_html.visible(self.text)] if self.text else []
         if self._waiting:
             parts.append(_html.answer(self._waiting))
             plain.append(self._waiting)
@@ -77,9 +88,9 @@ class Live:
 
 def _details_html(receipt: Receipt) -> str:
     plan = _html.plan_card(receipt.plan) if receipt.plan is not None else ""
-    return plan + (_html.stages_card(receipt.stages) if receipt.stages else "")
+    return plan + _html.stages_card(receipt.stages)
 
 
 def _details_text(receipt: Receipt) -> str:
-    plan = _html.plan_text(receipt.plan) if receipt.plan is not None else ""
-    return plan + ("\n" + _html.stages_text(receipt.stages) if receipt.stages else "")
+    plan = _html.plan_text(receipt.plan) + "\n" if receipt.plan is not None else ""
+    return plan + _html.stages_text(receipt.stages)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -12,12 +11,14 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from tokenkit import _html
-from tokenkit.errors import TokenkitError, UserError, did_you_mean
+from tokenkit.errors import ConfigError, TokenkitError, UserError, did_you_mean
 from tokenkit.kit import Kit
+from tokenkit.notebook.cells import as_typed
 from tokenkit.notebook.lines import TEMPLATE, Option, Wants, filled, read
 from tokenkit.notebook.live import Live
 from tokenkit.receipts import Receipt
 from tokenkit.streams import Stream
+from tokenkit.types import Response
 
 ROUTE = (
     Option("model", str, "auto, a name, or provider/name", "NAME"),
@@ -34,13 +35,16 @@ ROUTE = (
     Option("verbose", bool, "show the plan and every stage beneath the receipt"),
     Option("template", bool, TEMPLATE),
     Option("no-stream", bool, "wait for the whole answer"),
+    Option("kit", str, "ask the kit in this variable", "NAME"),
 )
-TOKENS = (Option("model", str, "count for this model", "NAME"),)
+KIT = ROUTE[-1]
+TOKENS = (Option("model", str, "count for this model", "NAME"), KIT)
 SPEND = (
-    Option("by", str, "model, provider, user, endpoint, session or day", "WHAT"),
-    Option("since", str, "today, month, a number of days such as 7d, or a date", "WHEN"),
+    Option("by", str, "model, provider, user, session, endpoint, status, day or month", "WHAT"),
+    Option("since", str, "today, week, month, an age such as 7d or 24h, or a date", "WHEN"),
+    KIT,
 )
-RECEIPT = (Option("verbose", bool, "show the plan and every stage too"),)
+RECEIPT = (Option("verbose", bool, "show the plan and every stage too"), KIT)
 
 ABOUT = {
     "%%route": "Ask a model: the cell is the prompt, byte for byte. `%route [options] prompt` asks from one line.",
@@ -49,30 +53,34 @@ ABOUT = {
     "%receipt": "Show the last receipt, or the one whose id begins or ends like this: `%receipt [id]`.",
 }
 
-KEPT_TO_ITSELF = ("dry", "verbose", "template", "no_stream", "out")
+ASKED = ("model", "provider", "max_tokens", "system", "temperature", "deadline", "user", "session")
+LONGEST_LINE = 2_000
 
 
 class Told(Exception):
     """Fails the cell, so that Run All stops as ever, and shows one line instead of a traceback."""
 
     def _render_traceback_(self) -> list[str]:
-        return [str(self)]
+        return str(self).split("\n")
 
 
 @contextmanager
 def one_line() -> Iterator[None]:
     """Turn this package's own errors into one line each; let everything else show as it always does."""
-    line = None
+    lines: Sequence[str] = ()
     try:
         yield
+    except ConfigError as error:
+        lines = error.problems
     except UserError as error:
-        line = _html.visible(" ".join(str(error).split("\n")))
+        lines = (str(error),)
     except TokenkitError as error:
-        line = _html.visible(" ".join(f"{type(error).__name__}: {error}".split("\n")))
+        lines = (f"{type(error).__name__}: {error}",)
     except KeyboardInterrupt:
-        line = "interrupted: the call was stopped and settled at what had come"
-    if line is not None:
-        raise Told(line)
+        lines = ("interrupted",)
+    if lines:
+        # Raised out here, so that no traceback and no local variable of the call hangs on to it.
+        raise Told("\n".join(_html.visible(" ".join(line.split()), LONGEST_LINE) for line in lines))
 
 
 def magic(name: str, options: tuple[Option, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -109,32 +117,33 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
             raise UserError(
                 f"%%route takes options only on its first line, and {rest.split()[0]!r} is none. -h lists them."
             )
-        prompt = rest if cell is None else cell
+        prompt = rest if cell is None else as_typed(self.shell, cell)
+        if not prompt.strip():
+            raise UserError("There is no prompt: write it beneath %%route, or after %route on its line.")
         if said.get("template"):
             prompt = filled(prompt, self.shell.user_ns)
         _check_name(said.get("out"))
-        kit = active()
-        options = {key: value for key, value in said.items() if key not in KEPT_TO_ITSELF}
-        if "endpoint" in options:
-            options["endpoint_name"] = options.pop("endpoint")
+        kit = self._kit(said)
+        options = {key: said[key] for key in ASKED if key in said} | {"endpoint_name": said.get("endpoint")}
         if said.get("dry"):
-            show(kit.plan(prompt, **options))
+            plan = kit.plan(prompt, **options)
+            display(plan) if is_rich(self.shell) else print(plan)
             return
-        live = Live(rich=is_rich(self.shell))
-        response = self._asked(kit, prompt, options, live, said)
+        response = self._asked(kit, prompt, options, said)
         if said.get("out"):
             self.shell.user_ns[said["out"]] = response
 
-    def _asked(self, kit: Kit, prompt: str, options: dict[str, Any], live: Live, said: dict[str, Any]) -> Any:
+    def _asked(self, kit: Kit, prompt: str, options: dict[str, Any], said: dict[str, Any]) -> Response | None:
+        """Ask, show the answer as it comes and, however it ends, the receipt beneath."""
+        live = Live(rich=is_rich(self.shell))
         stream: Stream | None = None
-        before, kit.on_sleep = kit.on_sleep, live.wait
         receipt: Receipt | None = None
+        before, kit.on_sleep = kit.on_sleep, live.wait
         try:
             if said.get("no_stream"):
                 response = kit.call(prompt, **options)
-                live.text = response.text if live.rich else ""
-                live.add("" if live.rich else response.text)
                 receipt = response.receipt
+                live.add(response.text)
                 return response
             with kit.stream(prompt, **options) as stream:
                 for delta in stream:
@@ -154,9 +163,9 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
     @magic("%tokens", TOKENS)
     def tokens(self, said: dict[str, Any], rest: str, cell: str | None) -> None:
         """Count tokens offline."""
-        text = rest if cell is None else cell
+        text = rest if cell is None else as_typed(self.shell, cell)
         model = said.get("model", "gpt-4o")
-        count = active().count(text, model)
+        count = self._kit(said).count(text, model)
         exact = "exactly" if count.exact else f"about, at most {count.upper_bound:,}"
         print(f"{count.tokens:,} tokens for {model} ({exact}; {count.encoding})")
 
@@ -166,39 +175,36 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
     def spend(self, said: dict[str, Any], rest: str, cell: str | None) -> Any:
         """Show spend by model, or by what you say."""
         _nothing_more("%spend", rest)
-        return active().ledger.spend(by=said.get("by", "model"), since=said.get("since"))
+        return self._kit(said).ledger.spend(by=said.get("by", "model"), since=said.get("since"))
 
     @no_var_expand
     @line_magic
     @magic("%receipt", RECEIPT)
     def receipt(self, said: dict[str, Any], rest: str, cell: str | None) -> None:
         """Show the last receipt, or one by its id."""
-        receipt = active().receipt(rest) if rest else self.last or active().receipt()
+        kit = self._kit(said)
+        receipt = kit.receipt(rest) if rest else self.last or kit.receipt()
         if receipt is None:
-            raise UserError("There is no receipt yet: nothing has been asked.")
-        show(receipt)
-        if said.get("verbose") and receipt.plan is not None:
-            show(receipt.plan)
+            raise UserError(f"There is no receipt {rest!r}." if rest else "There is no receipt yet: ask something.")
+        Live(rich=is_rich(self.shell)).finish(receipt, verbose=bool(said.get("verbose")))
 
+    def _kit(self, said: dict[str, Any]) -> Kit:
+        """Return the kit to ask: the one in the variable that --kit names, else the active one."""
+        name = said.get("kit")
+        if name is None:
+            from tokenkit import notebook
 
-def active() -> Kit:
-    """Return the kit that magics ask."""
-    from tokenkit import notebook
-
-    return notebook.kit()
+            return notebook.kit()
+        found = self.shell.user_ns.get(name)
+        if not isinstance(found, Kit):
+            what = f"it is a {type(found).__name__}" if name in self.shell.user_ns else "there is no such variable"
+            raise UserError(f"--kit needs the name of a variable that holds a Kit, and {name!r} does not: {what}.")
+        return found
 
 
 def is_rich(shell: Any) -> bool:
     """Return whether outputs can update and hold HTML: in a kernel, not in a terminal."""
     return getattr(shell, "kernel", None) is not None
-
-
-def show(thing: Any) -> None:
-    """Show a noun: as a card in a notebook, as text in a terminal."""
-    if "ipykernel" in sys.modules:
-        display(thing)
-    else:
-        print(thing)
 
 
 def _check_name(name: str | None) -> None:
