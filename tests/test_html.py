@@ -79,7 +79,8 @@ class Page(HTMLParser):
 hostile = st.one_of(
     st.sampled_from([
         "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"><svg onload=alert(1)>',
-        "</td></table>", "\u202egnp.exe", "\x1b[2J\x1b[31mred", "a\rb", "</style><b>", "&lt;", "x" * 5_000, "\ud800", "{{7*7}}", "",
+        "</td></table>", "\u202egnp.exe", "\x1b[2J\x1b[31mred", "a\rb", "</style><b>",
+        "&lt;", "x" * 5_000, "\ud800", "{{7*7}}", "",
     ]),
     st.text(max_size=200),
 )  # fmt: skip
