@@ -12,17 +12,22 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from tokenkit.errors import ConfigError
-from tokenkit.providers import openai, simulated
+from tokenkit.providers import anthropic, openai, simulated
 from tokenkit.providers.base import Provider
 from tokenkit.types import Secret
 
 Make = Callable[..., Provider]
 
-BUILT_IN: Mapping[str, Make] = {"openai": openai.provider, "simulated": simulated.provider}
+BUILT_IN: Mapping[str, Make] = {
+    "anthropic": anthropic.provider,
+    "openai": openai.provider,
+    "simulated": simulated.provider,
+}
 
 # Which variables hold a provider's key and its address; the first that is set counts.
 ENVIRONMENT: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "openai": (("OPENAI_API_KEY",), ("OPENAI_BASE_URL",)),
+    "anthropic": (("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",)),
 }
 
 _broken: list[str] = []

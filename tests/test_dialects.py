@@ -1,0 +1,224 @@
+"""What every dialect must do alike: read one answer the same whole, streamed and cut anywhere, and never crash.
+
+The payloads beside this file were written by us after the vendors' API references. Each dialect's ``whole`` and
+``stream`` tell the same answer: the same text, thoughts and tool call, 1000 tokens in (700 of them read from a cache)
+and 150 out (90 of them reasoning).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenkit.errors import (
+    AuthError,
+    ContextOverflow,
+    Overloaded,
+    ProtocolError,
+    ProviderError,
+    RateLimited,
+    ServerError,
+    TokenkitError,
+)
+from tokenkit.providers import anthropic
+from tokenkit.providers.base import Provider, gather
+from tokenkit.types import Image, Message, Request, Response, Secret, Tool, ToolCall, Usage
+
+PAYLOADS = Path(__file__).parent / "payloads"
+TEXT = "Grüße, 世界 👋 — let me look."
+THOUGHTS = "The user greets; a tool fits."
+
+DIALECTS: dict[str, Provider] = {
+    "anthropic": anthropic.provider(key=Secret("canary")),
+}
+STREAMS = {"anthropic": "stream.sse"}
+WRITES_ARE_TOLD = {"anthropic": 200}
+HIDES_THOUGHTS: set[str] = set()
+EVERY = pytest.mark.parametrize("name", sorted(DIALECTS))
+
+
+def payload(name: str, file: str) -> bytes:
+    return (PAYLOADS / name / file).read_bytes()
+
+
+def told(response: Response) -> tuple[object, ...]:
+    """What must be equal however the bytes came."""
+    calls = [(c.id, c.name, json.loads(c.arguments)) for c in response.tool_calls]
+    return response.text, response.reasoning, calls, response.finish_reason, response.usage, response.model, response.id
+
+
+def streamed(provider: Provider, pieces: list[bytes]) -> Response:
+    feed = provider.feed()
+    return gather([delta for piece in (*pieces, b"") for delta in feed(piece)])
+
+
+def body(provider: Provider, request: Request) -> dict[str, object]:
+    found: dict[str, object] = json.loads(provider.encode(request, provider).body)
+    return found
+
+
+@EVERY
+def test_a_whole_answer_and_a_streamed_one_tell_the_same(name: str) -> None:
+    provider = DIALECTS[name]
+    whole = provider.decode(payload(name, "whole.json"))
+    assert told(whole) == told(streamed(provider, [payload(name, STREAMS[name])]))
+    assert whole.text == TEXT
+    assert whole.finish_reason == "tool_calls"
+    assert [(c.name, json.loads(c.arguments)) for c in whole.tool_calls] == [("weather", {"city": "Zürich"})]
+    assert whole.reasoning == ("" if name in HIDES_THOUGHTS else THOUGHTS)
+
+
+@EVERY
+def test_one_call_has_one_usage_through_every_dialect(name: str) -> None:
+    usage = DIALECTS[name].decode(payload(name, "whole.json")).usage
+    assert usage == Usage(1000, 150, 700, WRITES_ARE_TOLD.get(name), 90)
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+@EVERY
+def test_every_cut_of_a_stream_reads_the_same(name: str, ends: bytes) -> None:
+    provider = DIALECTS[name]
+    stream = payload(name, STREAMS[name]).replace(b"\n", ends)
+    wanted = told(provider.decode(payload(name, "whole.json")))
+    for cut in range(len(stream) + 1):
+        pieces = [piece for piece in (stream[:cut], stream[cut:]) if piece]
+        assert told(streamed(provider, pieces)) == wanted, f"cut at {cut}"
+    assert told(streamed(provider, [stream[i : i + 1] for i in range(len(stream))])) == wanted
+
+
+@EVERY
+def test_a_stream_that_ends_early_is_a_failure_not_an_answer(name: str) -> None:
+    stream = payload(name, STREAMS[name])
+    with pytest.raises(ProtocolError, match="ended before"):
+        streamed(DIALECTS[name], [stream[: len(stream) // 3]])
+
+
+@EVERY
+def test_an_error_inside_a_stream_of_200_fails_the_call(name: str) -> None:
+    stream = next((PAYLOADS / name).glob("broken.*")).read_bytes()
+    seen = []
+    feed = DIALECTS[name].feed()
+    with pytest.raises(ProviderError) as caught:
+        seen = [delta for piece in (stream, b"") for delta in feed(piece)]
+    assert seen == []
+    assert caught.value.transient
+    assert caught.value.status in (None, 503, 500)
+
+
+@EVERY
+@pytest.mark.parametrize("nothing", [b"", b"  \n", b"[]", b"{}", b"null", b"<html>Bad gateway</html>", b"{" * 5000])
+def test_what_is_no_answer_is_a_protocol_error(name: str, nothing: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        DIALECTS[name].decode(nothing)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def mangled(draw: st.DrawFn, original: bytes) -> bytes:
+    """A payload with some of its values replaced by anything JSON can hold."""
+
+    def walk(value: object) -> object:
+        if draw(st.integers(0, 11)) == 0:
+            return draw(JSON)
+        if isinstance(value, dict):
+            return {k: walk(v) for k, v in value.items() if draw(st.integers(0, 15))}
+        if isinstance(value, list):
+            return [walk(v) for v in value]
+        return value
+
+    return json.dumps(walk(json.loads(original))).encode()
+
+
+def lines_of(stream: bytes) -> list[bytes]:
+    return [line.removeprefix(b"data: ") for line in stream.splitlines() if line.startswith((b"data: {", b"{"))]
+
+
+@EVERY
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_hostile_bytes_raise_nothing_but_ours(name: str, data: st.DataObject) -> None:
+    provider = DIALECTS[name]
+    stream = payload(name, STREAMS[name])
+    prefix = b"data: " if STREAMS[name].endswith("sse") else b""
+    lines = [prefix + data.draw(mangled(line)) + b"\n\n" for line in lines_of(stream)]
+    hostile = data.draw(
+        st.one_of(st.binary(max_size=200), st.just(b"".join(lines)), st.binary(max_size=40).map(lambda b: stream + b))
+    )
+    for read in (
+        lambda: provider.decode(data.draw(st.one_of(st.binary(max_size=60), mangled(payload(name, "whole.json"))))),
+        lambda: streamed(provider, [hostile]),
+        lambda: raise_(provider.classify(data.draw(st.integers(300, 599)), {}, hostile)),
+        lambda: raise_(
+            provider.classify(400, {}, data.draw(mangled(b'{"error":{"message":"m","code":1,"status":""}}')))
+        ),
+    ):
+        try:
+            answer = read()
+        except TokenkitError:
+            continue
+        assert isinstance(answer.text, str)
+        assert isinstance(answer.reasoning, str)
+        counts = (answer.usage.input_tokens, answer.usage.output_tokens) if answer.usage else ()
+        assert all(n is None or n >= 0 for n in counts)
+
+
+def raise_(error: ProviderError) -> Response:
+    raise error
+
+
+@EVERY
+def test_the_key_is_nowhere_but_in_its_own_field(name: str) -> None:
+    provider = DIALECTS[name]
+    wire = provider.encode(Request((Message("user", "Hi"),), "m"), provider)
+    assert "canary" not in repr(wire)
+    assert b"canary" not in wire.body
+    assert "canary" not in wire.url
+    if wire.auth is not None:
+        assert wire.auth[2].reveal() == "canary"
+
+
+@EVERY
+def test_extra_goes_to_the_wire_as_it_is(name: str) -> None:
+    assert body(DIALECTS[name], Request((Message("user", "Hi"),), "m", extra={"zzz": [1]}))["zzz"] == [1]
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (401, "no such key", AuthError),
+        (429, "slow down", RateLimited),
+        (500, "it broke", ServerError),
+        (503, "busy", Overloaded),
+        (529, "busy", Overloaded),
+        (400, "prompt is too long: 205000 tokens > 200000 maximum", ContextOverflow),
+    ],
+)
+def test_a_failure_is_called_what_it_is(name: str, status: int, text: str, kind: type[ProviderError]) -> None:
+    error = DIALECTS[name].classify(status, {"retry-after": "7"}, json.dumps({"error": {"message": text}}).encode())
+    assert type(error) is kind
+    assert error.status == status
+    assert error.retry_after == 7.0
+    if isinstance(error, ContextOverflow):
+        assert (error.need, error.limit) == (205000, 200000)
+
+
+TALK = (
+    Message("system", "Be brief."),
+    Message("user", ("What is this?", Image(data="aGk=", media_type="image/jpeg"))),
+    Message("assistant", "", tool_calls=(ToolCall("c1", "weather", '{"city": "Bern"}'), ToolCall("c2", "time", ""))),
+    Message("tool", "sunny", tool_call_id="c1"),
+    Message("tool", "noon", tool_call_id="c2"),
+    Message("user", "Thanks"),
+)
+TOOLS = (Tool("weather", "The weather", {"properties": {"city": {"type": "string"}}}),)
