@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tokenkit.errors import VaultError
 from tokenkit.types import Secret
-from tokenkit.vault import KEY_VARIABLE, Vault, VaultLocked
+from tokenkit.vault import KEY_VARIABLE, Vault, VaultLocked, sealed
 
 sys.path.insert(0, str(Path(__file__).parent))
 from vaults import ENVIRON, HEADER, LONG, filled, put_together, refused, taken_apart
@@ -91,6 +91,26 @@ def test_rotate_locks_anew_and_keeps_the_keys(vault: Vault) -> None:
     assert Vault(vault.path, environ={KEY_VARIABLE: "c3" * 32}).get("openai").reveal() == "sk-rotated"
     with pytest.raises(VaultError, match=f"The key in {KEY_VARIABLE} does not open"):
         other.names()
+
+
+def test_a_passphrase_is_asked_for_once_until_someone_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    derived, answers = [], iter(["wrong", "first", "second"])
+    real = sealed.argon2id
+    monkeypatch.setattr(sealed, "argon2id", lambda *given: derived.append(1) or real(*given))
+    owner = Vault(tmp_path / "v", passphrase="first").create()
+    vault = Vault(owner.path, passphrase=lambda: next(answers))
+    derived.clear()
+    with pytest.raises(VaultError, match="passphrase does not open"):
+        vault.names()
+    vault.set("openai", "sk-one")  # the wrong one was not remembered
+    vault.delete("openai")
+    assert vault.names() == ()
+    assert len(derived) == 2
+    owner.rotate("second")
+    vault.set("openai", "sk-two")
+    assert owner.get("openai").reveal() == "sk-two"
+    assert len(derived) == 2 + 1 + 1  # the rotation, and the other's next answer
+    assert next(answers, None) is None
 
 
 def test_export_and_import_carry_every_key_and_overwrite_nothing(vault: Vault, tmp_path: Path) -> None:
@@ -196,4 +216,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=1000 if LONG else 80, stateful_step_count=25, deadline=None)
+TestModel.settings = settings(max_examples=1000 if LONG else 40, stateful_step_count=25, deadline=None)
