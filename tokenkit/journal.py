@@ -94,8 +94,16 @@ class Journal:
         Writing an id that is already there does nothing, so a caller in doubt writes again. Raises LedgerError.
         """
         line = written(receipt)  # before the lock: other threads and processes need not wait for JSON
-        with self.transaction() as connection:
-            append(connection, receipt, line)
+        with self._lock:
+            connection = None
+            try:
+                connection = self._ready()
+                connection.execute("BEGIN IMMEDIATE")
+                append(connection, receipt, line)
+                connection.execute("COMMIT")
+            except BaseException as error:
+                self._undo(connection, error, "write")
+                raise
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -111,9 +119,7 @@ class Journal:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException as error:
-                self._undo(connection)
-                if isinstance(error, sqlite3.Error | OSError):
-                    raise LedgerError(_prose(self.path, error, "write")) from error
+                self._undo(connection, error, "write")
                 raise
 
     def rows(self, after: int = 0, limit: int = 1000) -> list[Entry]:
@@ -162,9 +168,9 @@ class Journal:
             try:
                 connection = self._ready()
                 return connection.execute(query, parameters).fetchall()
-            except (sqlite3.Error, OSError) as error:
-                self._undo(connection)
-                raise LedgerError(_prose(self.path, error, "read")) from error
+            except BaseException as error:
+                self._undo(connection, error, "read")
+                raise
 
     def _ready(self) -> sqlite3.Connection:
         """Return the connection, opened anew in a forked child and where the file was deleted or replaced."""
@@ -180,15 +186,15 @@ class Journal:
         self._file = (os.getpid(), found.st_dev, found.st_ino)
         return self._connection
 
-    def _undo(self, connection: sqlite3.Connection | None) -> None:
-        """Roll back; a connection that cannot even do that is closed, and the next call opens another."""
-        if connection is None:
-            return
+    def _undo(self, connection: sqlite3.Connection | None, error: BaseException, doing: str) -> None:
+        """Roll back, and raise what is the file's fault as LedgerError; the rest is the caller's to raise again."""
         try:
-            if connection.in_transaction:
+            if connection is not None and connection.in_transaction:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
-            self._drop()
+            self._drop()  # the next call opens another
+        if isinstance(error, sqlite3.Error | OSError):
+            raise LedgerError(_prose(self.path, error, doing)) from error
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -201,26 +207,30 @@ class Journal:
             connection.close()
 
 
-def written(receipt: Receipt) -> bytes:
-    """Return the receipt as the UTF-8 JSON that the journal keeps. Raises LedgerError where it is no JSON."""
+def written(receipt: Receipt) -> tuple[str, bytes]:
+    """Return the receipt's JSON as the journal keeps it, and its UTF-8. Raises LedgerError where it is no JSON."""
     try:
+        text = receipt.to_json()
+        return text, text.encode()
+    except UnicodeEncodeError:
         # A lone surrogate has no UTF-8; its backslash escape is exactly what JSON calls it, so nothing is lost.
-        return receipt.to_json().encode(errors="backslashreplace")
+        raw = text.encode(errors="backslashreplace")
+        return raw.decode(), raw
     except (TypeError, ValueError, LookupError, RecursionError) as error:
         raise LedgerError(f"Receipt {receipt.id} cannot be written as JSON: {error}") from error
 
 
-def append(connection: sqlite3.Connection, receipt: Receipt, line: bytes | None = None) -> None:
+def append(connection: sqlite3.Connection, receipt: Receipt, line: tuple[str, bytes] | None = None) -> None:
     """Chain a receipt to the head within an open :meth:`Journal.transaction`; an id already there is left alone.
 
     ``line`` is ``written(receipt)``, where the caller has it already.
     """
-    line = written(receipt) if line is None else line
+    text, raw = line or written(receipt)
     row = connection.execute(_HEAD).fetchone()
-    seq, prev = row if row is not None else (0, GENESIS)
-    digest = hashlib.sha256(prev + line).digest()
+    seq, prev = row or (0, GENESIS)
     try:
-        connection.execute(_INSERT, (seq + 1, receipt.id, receipt.started_at, line.decode(), prev, digest))
+        digest = hashlib.sha256(prev + raw).digest()
+        connection.execute(_INSERT, (seq + 1, receipt.id, receipt.started_at, text, prev, digest))
     except sqlite3.IntegrityError:
         if connection.execute("SELECT 1 FROM receipts WHERE id = ?", (receipt.id,)).fetchone() is None:
             raise
@@ -243,9 +253,10 @@ def _open(path: Path, durability: Durability, patience: float) -> sqlite3.Connec
     connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
     try:
         _version(connection, path)  # before anything is changed in what may be somebody else's file
+        connection.execute("PRAGMA page_size = 8192")  # for a new file; at 4096 a receipt of 2 kB has a page to itself
         _patiently(connection, "PRAGMA journal_mode = WAL", patience)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 16 MB: a checkpoint's fsync is spread over more calls
+        connection.execute("PRAGMA wal_autocheckpoint = 2000")  # 16 MB: a checkpoint's fsync is spread over more calls
         _migrate(connection, path)
     except BaseException:
         connection.close()
