@@ -11,17 +11,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
+import faults
 import httpx
 import pytest
+from faults import FaultServer, reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent))
-import faults
-from faults import FaultServer, reply
 
 from tokenkit.drivers import AsyncWorld, World, adrive, astream, drive, stream
 from tokenkit.effects import Drain, Flow, LocalAnswer, Open, Show, Sleep, WireRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from tokenkit import catalog
 from tokenkit.catalog import Model
 from tokenkit.config import Config, ProviderConfig, data_home, load
 from tokenkit.errors import ConfigError, did_you_mean
+from tokenkit.layers import Limits
+from tokenkit.limits import Bucket
 from tokenkit.providers import registry, simulated
 from tokenkit.providers.base import Provider
 
@@ -29,6 +31,19 @@ class Assembly:
     providers: tuple[Provider, ...]
     models: tuple[Model, ...]
     notice: str = ""
+
+    @property
+    def limits(self) -> Callable[[str], Limits]:
+        """From a model id to its limits; models of one provider share what the file gives that provider."""
+        shared = {
+            table.name: Limits(
+                None if table.requests_per_minute is None else Bucket(table.requests_per_minute),
+                None if table.tokens_per_minute is None else Bucket(table.tokens_per_minute),
+                table.at_once,
+            )
+            for table in self.config.providers
+        }
+        return lambda model: shared.get(model.partition("/")[0]) or Limits()
 
 
 def assemble(

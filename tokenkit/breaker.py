@@ -1,20 +1,23 @@
 """A circuit breaker as a state machine: closed, open, half open; the clock is passed in.
 
-After ``failures`` failures in a row it opens for ``window`` seconds; then one probe may pass, and its outcome decides.
-So a provider that is down is asked once per window, however many callers wait for it.
+It opens for ``window`` seconds when most of the last outcomes were failures; then one probe may pass, and its outcome
+decides. So a provider that is down is asked once per window, however many callers wait for it; one that fails now and
+then stays in use, because asking it is still worth more than not asking: a rule of so many failures in a row would
+shut out a provider that fails three times in ten every few hundred calls.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from threading import Lock
 
 
 class Breaker:
     """The breaker of one provider and model. ``admit``, then exactly one of ``succeeded``, ``failed``, ``released``."""
 
-    def __init__(self, failures: int = 5, window: float = 30.0) -> None:
-        self.failures, self.window = failures, window
-        self._in_a_row = 0
+    def __init__(self, failures: int = 5, window: float = 30.0, *, share: float = 0.8, memory: int = 20) -> None:
+        self.failures, self.window, self.share = failures, window, share
+        self._outcomes: deque[bool] = deque(maxlen=memory)
         self._opened_at: float | None = None
         self._probing_since: float | None = None
         self._lock = Lock()
@@ -36,19 +39,25 @@ class Breaker:
                 return None
             left = self._opened_at + self.window - now
             if left > 0:
-                return f"its breaker is open for {left:.0f} s more, after {self._in_a_row} failures in a row"
+                failed = f"{self._outcomes.count(False)} of its last {len(self._outcomes)} calls failed"
+                return f"its breaker is open for {left:.0f} s more: {failed}"
             return "its breaker is half open, and another call is probing it" if self._probe_is_out(now) else None
 
     def succeeded(self) -> None:
         """A call got through: close."""
         with self._lock:
-            self._in_a_row, self._opened_at, self._probing_since = 0, None, None
+            if self._opened_at is not None:
+                self._outcomes.clear()
+            self._outcomes.append(True)
+            self._opened_at = self._probing_since = None
 
     def failed(self, now: float) -> None:
-        """A call failed for the provider's own reason: count it, and open when it was one too many or the probe."""
+        """A call failed for the provider's own reason: open when it was the probe, or when too many of late failed."""
         with self._lock:
-            self._in_a_row += 1
-            if self._in_a_row >= self.failures or self._probing_since is not None:
+            self._outcomes.append(False)
+            failed = self._outcomes.count(False)
+            too_many = failed >= self.failures and failed >= self.share * len(self._outcomes)
+            if too_many or self._probing_since is not None:
                 self._opened_at, self._probing_since = now, None
 
     def released(self) -> None:
@@ -62,4 +71,4 @@ class Breaker:
 
     def __repr__(self) -> str:
         state = "closed" if self._opened_at is None else "half open" if self._probing_since is not None else "open"
-        return f"Breaker({state}, {self._in_a_row} failures in a row)"
+        return f"Breaker({state}, {self._outcomes.count(False)} of the last {len(self._outcomes)} failed)"

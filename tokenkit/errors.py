@@ -4,7 +4,8 @@
     ├── UserError               the caller's mistake: one line, no traceback in a notebook
     │   ├── ConfigError           tokenkit.toml, environment or argument; carries every problem at once
     │   ├── UnknownModel          a model or provider nobody configured; says what was meant
-    │   └── NoRoute               every candidate was rejected before anything was sent
+    │   ├── NoRoute               every candidate was rejected before anything was sent
+    │   └── VaultError            the key vault is locked, damaged or not there
     ├── BudgetExceeded          a policy said no before anything was sent
     ├── ProviderError           a provider answered, and the answer was a failure
     │   ├── AuthError             401, 403: the key is missing, wrong or revoked
@@ -20,7 +21,6 @@
     ├── TransportError          no answer: refused, reset, cut, timed out on one operation
     ├── DeadlineExceeded        the call's own deadline passed
     ├── AllFailed               every candidate of the plan was tried; carries the attempts
-    ├── VaultError              the key vault could not be read or written
     └── LedgerError             the journal or the ledger could not be read or written
 
 ``transient`` tells the retrying layer whether the same request may succeed later.
@@ -191,7 +191,7 @@ class AllFailed(TokenkitError):
         return type(self), (self.causes,)
 
 
-class VaultError(TokenkitError):
+class VaultError(UserError):
     """The key vault could not be opened, read or written."""
 
 

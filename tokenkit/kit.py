@@ -66,6 +66,7 @@ class Kit:
         self.policy = policy or found.config.routing
         self.on_sleep: Callable[[Sleep], None] | None = None
         self._turns = itertools.count()
+        self._watch = layers.Watch(found.limits)
         local = {p.base_url: p.local for p in found.providers if p.local is not None}
         self._world = drivers.World(locals=local, client=client, on_sleep=self._slept)
         self._async_world = drivers.AsyncWorld(locals=local, client=async_client, on_sleep=self._slept)
@@ -180,7 +181,10 @@ class Kit:
             layers.recorded(self.journal.write, store_prompts=self.config.store_prompts, redact=self._redact),
             layers.routed(self.plan_request),
             layers.falling_back(),
-            layers.retrying(3),
+            layers.limited(self._watch.limits),
+            layers.watched(self._watch),
+            layers.broken_off(self._watch.breaker),
+            layers.retrying(3, budget=self._watch.retry_budget),
         )
         return layer(layers.send(self._target))
 
@@ -196,7 +200,8 @@ class Kit:
         def count(model: Model) -> TokenCount:
             return count_messages(request.messages, model.encoding or model.id, request.tools)
 
-        return plan(request, self._eligible(request), count=count, policy=self.policy, seed=next(self._turns))
+        models, health = self._eligible(request), self._watch.health(time.monotonic())
+        return plan(request, models, count=count, policy=self.policy, health=health, seed=next(self._turns))
 
     def _eligible(self, request: Request) -> tuple[Model, ...]:
         """Return the models a request may mean: all for ``auto``, else those of that name, else an unlisted one."""

@@ -53,7 +53,8 @@ class ProviderConfig:
     """What the file says of one provider.
 
     ``dialect`` is how one talks to it, by default its own name; ``key_env`` the environment variable that holds the
-    key; ``headers`` go with every request; ``price`` holds for all its models that have no price of their own.
+    key; ``headers`` go with every request; ``price`` holds for all its models that have no price of their own. The
+    last three are limits its models share: requests and tokens a minute, calls at once.
     """
 
     name: str
@@ -62,6 +63,9 @@ class ProviderConfig:
     key_env: str | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     price: PriceRule | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    at_once: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +196,12 @@ def _providers(top: Table) -> tuple[ProviderConfig, ...]:
             advice='give the name of an environment variable, such as "OPENAI_API_KEY", not the key',
         )
         headers, price = _headers(table.table("headers")), _price(table, "provider", f"{name}/*")
+        limits = table.count("requests_per_minute"), table.count("tokens_per_minute"), table.count("at_once")
         table.finish()
         if name in found:
             table.refuse("name", "this provider has been given already: make one table of the two")
         elif name is not None:
-            found[name] = ProviderConfig(name, dialect or name, base_url, key_env, headers, price)
+            found[name] = ProviderConfig(name, dialect or name, base_url, key_env, headers, price, *limits)
     return tuple(found.values())
 
 

@@ -2,14 +2,29 @@
 
 Stacked in the order a request meets them, they read as a sentence:
 
-    compose(recorded(journal), routed(decide), falling_back(), retrying(3))(send(...))
+    compose(recorded(journal), routed(decide), falling_back(), limited(...), broken_off(...), retrying(3))(send(...))
 """
 
 from tokenkit.effects import compose
+from tokenkit.layers.broken_off import broken_off
 from tokenkit.layers.falling_back import falling_back
+from tokenkit.layers.limited import Limits, limited
 from tokenkit.layers.recorded import recorded
 from tokenkit.layers.retrying import retrying
 from tokenkit.layers.routed import routed
 from tokenkit.layers.sending import send
+from tokenkit.layers.watched import Watch, watched
 
-__all__ = ["compose", "falling_back", "recorded", "retrying", "routed", "send"]
+__all__ = [
+    "Limits",
+    "Watch",
+    "broken_off",
+    "compose",
+    "falling_back",
+    "limited",
+    "recorded",
+    "retrying",
+    "routed",
+    "send",
+    "watched",
+]

@@ -84,6 +84,7 @@ def _pause(
         why = f"{request.model} was not asked: its limit of {what} would keep this call waiting {waited:.1f} s"
         trail.notes.append(why)
         raise BrokenOff(f"{why}.", provider=request.provider, model=request.model, retry_after=seconds)
+    trail.waited += seconds
     return Sleep(seconds, f"{request.model}: limit of {what}")
 
 
