@@ -9,7 +9,7 @@ import pytest
 from tokenkit.errors import AuthError, BadRequest, Overloaded, QuotaExceeded, RateLimited, UserError
 from tokenkit.providers import anthropic
 from tokenkit.providers.base import gather
-from tokenkit.types import Image, Message, Request, Tool, ToolCall
+from tokenkit.types import Image, Message, Request, Tool, ToolCall, Usage
 
 CLAUDE = anthropic.provider()
 HELLO = (Message("user", "Hi"),)
@@ -109,6 +109,13 @@ def test_arguments_that_are_no_object_are_refused() -> None:
     talk = (Message("assistant", "", tool_calls=(ToolCall("c", "f", "[1]"),)),)
     with pytest.raises(UserError, match="call of f"):
         CLAUDE.encode(Request(talk, "m"), CLAUDE)
+
+
+def test_both_kinds_of_cached_tokens_are_added_to_the_input() -> None:
+    told = {"input_tokens": 100, "cache_read_input_tokens": 700, "cache_creation_input_tokens": 200, "output_tokens": 4}
+    assert anthropic.usage_of(told) == Usage(1000, 4, 700, 200)
+    assert anthropic.usage_of({"cache_read_input_tokens": 700}) == Usage(None, None, 700)
+    assert anthropic.usage_of({}) is None
 
 
 def test_a_cut_stream_does_not_report_the_placeholder_output() -> None:

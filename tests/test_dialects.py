@@ -8,6 +8,7 @@ and 150 out (90 of them reasoning).
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ from tokenkit.errors import (
     ServerError,
     TokenkitError,
 )
-from tokenkit.providers import anthropic
+from tokenkit.pricing import flat
+from tokenkit.providers import anthropic, gemini
 from tokenkit.providers.base import Provider, gather
 from tokenkit.types import Image, Message, Request, Response, Secret, Tool, ToolCall, Usage
 
@@ -34,9 +36,9 @@ THOUGHTS = "The user greets; a tool fits."
 
 DIALECTS: dict[str, Provider] = {
     "anthropic": anthropic.provider(key=Secret("canary")),
+    "gemini": gemini.provider(key=Secret("canary")),
 }
-STREAMS = {"anthropic": "stream.sse"}
-WRITES_ARE_TOLD = {"anthropic": 200}
+STREAMS = {"anthropic": "stream.sse", "gemini": "stream.sse"}
 HIDES_THOUGHTS: set[str] = set()
 EVERY = pytest.mark.parametrize("name", sorted(DIALECTS))
 
@@ -73,9 +75,14 @@ def test_a_whole_answer_and_a_streamed_one_tell_the_same(name: str) -> None:
 
 
 @EVERY
-def test_one_call_has_one_usage_through_every_dialect(name: str) -> None:
+def test_one_call_has_one_usage_and_one_cost_through_every_dialect(name: str) -> None:
     usage = DIALECTS[name].decode(payload(name, "whole.json")).usage
-    assert usage == Usage(1000, 150, 700, WRITES_ARE_TOLD.get(name), 90)
+    assert usage is not None
+    # Only Anthropic tells what it wrote to the cache, here 0; to the others that figure is unknown.
+    assert usage.cache_creation_input_tokens == (0 if name == "anthropic" else None)
+    assert replace(usage, cache_creation_input_tokens=None) == Usage(1000, 150, 700, None, 90)
+    price = flat("test", name, input=3.0, output=15.0, cache_read=0.3, cache_creation=3.75)
+    assert price.receipt(usage.input_tokens).cost(usage) == 300 * 3_000 + 700 * 300 + 150 * 15_000
 
 
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
@@ -93,8 +100,11 @@ def test_every_cut_of_a_stream_reads_the_same(name: str, ends: bytes) -> None:
 @EVERY
 def test_a_stream_that_ends_early_is_a_failure_not_an_answer(name: str) -> None:
     stream = payload(name, STREAMS[name])
+    whole_lines = stream[: stream.index(b"\n", len(stream) // 3) + 1]
     with pytest.raises(ProtocolError, match="ended before"):
-        streamed(DIALECTS[name], [stream[: len(stream) // 3]])
+        streamed(DIALECTS[name], [whole_lines])
+    with pytest.raises(ProtocolError):
+        streamed(DIALECTS[name], [whole_lines[:-9]])
 
 
 @EVERY
