@@ -17,6 +17,7 @@ from tokenkit.layers import Limits
 from tokenkit.limits import Bucket
 from tokenkit.providers import registry, simulated
 from tokenkit.providers.base import Provider
+from tokenkit.vault import Vault
 
 SIMULATED = "TOKENKIT_SIMULATED"
 """Set to anything but 0, this environment variable makes every kit use the simulated provider alone."""
@@ -66,7 +67,7 @@ def assemble(
     if environ.get(SIMULATED, "0") not in ("", "0"):
         return _simulated(Config(home=data_home(environ)), home, "")
     said = load(config, environ)
-    found = _providers(said, environ)
+    found = _providers(said, environ, vault_of(said, environ))
     if not found:
         return _simulated(said, home, _nothing_found(said))
     prices = said.overrides
@@ -76,6 +77,11 @@ def assemble(
         if provider.name not in mentioned:
             listed.extend(catalog.defaults(provider.name, overrides=prices))
     return Assembly(said, _home(home, said), found, _served(tuple(models or listed), found), registry.notice())
+
+
+def vault_of(config: Config, environ: Mapping[str, str]) -> Vault:
+    """Return the key vault of this configuration; whether its file exists is another question."""
+    return Vault(config.home / "vault", environ=environ)
 
 
 def unlisted(provider: str, name: str, config: Config) -> Model:
@@ -105,9 +111,13 @@ def _nothing_found(config: Config) -> str:
     return f"tokenkit: {where}, so the simulated provider answers. Set OPENAI_API_KEY, say, for a real one."
 
 
-def _providers(config: Config, environ: Mapping[str, str]) -> tuple[Provider, ...]:
-    """Return the providers of the environment, those of the file on top, by name."""
+def _providers(config: Config, environ: Mapping[str, str], vault: Vault) -> tuple[Provider, ...]:
+    """Return the providers of the environment and the vault, those of the file on top, by name."""
     found = {provider.name: provider for provider in registry.from_environment(environ)}
+    stored = vault.names() if vault.exists else ()
+    for name in stored:
+        if name in registry.known() and name not in found:
+            found[name] = registry.known()[name](key=vault.get(name))
     problems = []
     for table in config.providers:
         make = registry.known().get(table.dialect)
@@ -115,7 +125,10 @@ def _providers(config: Config, environ: Mapping[str, str]) -> tuple[Provider, ..
             hint = did_you_mean(table.dialect, sorted(registry.known()))
             problems.append(f"{config.path}: provider {table.name}: there is no dialect {table.dialect!r}. {hint}")
             continue
-        found[table.name] = _configured(table, make(name=table.name), found.get(table.name), environ)
+        made = make(name=table.name)
+        if table.name in stored:
+            made = replace(made, key=vault.get(table.name))
+        found[table.name] = _configured(table, made, found.get(table.name), environ)
     if problems:
         raise ConfigError(problems)
     return tuple(found.values())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tokenkit import drivers, layers
-from tokenkit.assembly import assemble, temporary_home, unlisted
+from tokenkit.assembly import assemble, temporary_home, unlisted, vault_of
 from tokenkit.catalog import Catalog, Model
 from tokenkit.effects import Call, Sleep
 from tokenkit.errors import UnknownModel
@@ -32,6 +32,7 @@ from tokenkit.types import Prompt, Request, Response, TokenCount, messages_of
 if TYPE_CHECKING:
     from tokenkit.journal import Journal
     from tokenkit.ledger import Ledger
+    from tokenkit.vault import Vault
 
 
 class Kit:
@@ -59,7 +60,8 @@ class Kit:
         async_client: Any = None,
         redact: Callable[[Receipt], Receipt] | None = None,
     ) -> None:
-        found = assemble(config, os.environ if environ is None else environ, providers, models, home)
+        self._environ: Mapping[str, str] = os.environ if environ is None else environ
+        found = assemble(config, self._environ, providers, models, home)
         self.config, self.home, self.notice = found.config, found.home, found.notice
         self._providers = {provider.name: provider for provider in found.providers}
         self.catalog = Catalog(found.models)
@@ -151,6 +153,11 @@ class Kit:
         from tokenkit.ledger import Ledger
 
         return Ledger(self.journal, self.home / "ledger.duckdb")
+
+    @cached_property
+    def vault(self) -> Vault:
+        """Where keys rest: ``.set("openai")`` asks for one, ``.names()`` lists them; a new kit finds them there."""
+        return vault_of(self.config, self._environ)
 
     def receipt(self, part: str = "") -> Receipt | None:
         """Return the latest receipt, or the latest whose id begins or ends with ``part``."""
