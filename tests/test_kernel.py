@@ -1,188 +1,238 @@
-"""A real kernel: queued cells all run, an interrupt settles and leaves the kernel usable, mistakes cost one line."""
+"""A real kernel: queued cells all run, the Stop button settles the call at once, mistakes stay one line."""
 
 from __future__ import annotations
 
+import json
 import os
-import queue
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
-SETUP = """
-%load_ext tokenkit
-import tokenkit as tk
-from tokenkit import notebook
-kit = notebook.use(tk.Kit.simulated(home={home!r}, pace={pace}))
-"""
+LONG = 60.0  # seconds until a test gives up waiting: far from anything a healthy kernel takes
+
+
+class Cell:
+    """What one executed cell showed: its outputs as a notebook keeps them, and whether it failed."""
+
+    def __init__(self) -> None:
+        self.notebook = nbformat.v4.new_code_cell()
+        self.displays: dict[str, int] = {}
+        self.done = False
+        self.updates = 0
+
+    def take(self, message: dict[str, Any]) -> None:
+        kind, content = message["msg_type"], message["content"]
+        if kind == "status" and content["execution_state"] == "idle":
+            self.done = True
+        elif kind == "update_display_data":
+            self.updates += 1
+            at = self.displays[content["transient"]["display_id"]]
+            self.notebook.outputs[at] = nbformat.v4.new_output("display_data", content["data"])
+        elif kind in ("display_data", "execute_result", "stream", "error"):
+            if "display_id" in content.get("transient", {}):
+                self.displays[content["transient"]["display_id"]] = len(self.notebook.outputs)
+            self.notebook.outputs.append(nbformat.v4.output_from_msg(message))
+
+    @property
+    def error(self) -> str | None:
+        """The lines a failed cell shows in place of a traceback."""
+        found = [output for output in self.notebook.outputs if output.output_type == "error"]
+        return "\n".join(found[0].traceback) if found else None
+
+    @property
+    def html(self) -> str:
+        return "".join(o.data.get("text/html", "") for o in self.notebook.outputs if o.output_type == "display_data")
+
+    @property
+    def text(self) -> str:
+        return "".join(o.text for o in self.notebook.outputs if o.output_type == "stream")
 
 
 class Kernel:
-    """A kernel process and a client that runs cells and collects what they show."""
+    def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
+        self.manager, self.client = manager, client
+        self.cells: dict[str, Cell] = {}
 
-    def __init__(self, home: Path) -> None:
-        self.manager = KernelManager(kernel_name="python3")
-        env = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
-        self.manager.start_kernel(extra_arguments=["--log-level=ERROR"], env=env, cwd=str(home))
-        self.client = self.manager.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
+    def send(self, code: str) -> Cell:
+        """Queue a cell without waiting for it, as Run All does."""
+        cell = self.cells[self.client.execute(code)] = Cell()
+        return cell
 
-    def send(self, code: str) -> str:
-        return self.client.execute(code)
+    def run(self, code: str) -> Cell:
+        return self.wait(self.send(code))
 
-    def collect(self, *ids: str, seconds: float = 60) -> dict[str, list[dict[str, Any]]]:
-        """Return what each request showed, once all are idle again."""
-        shown: dict[str, list[dict[str, Any]]] = {one: [] for one in ids}
-        waiting = set(ids)
-        until = time.monotonic() + seconds
-        while waiting:
-            try:
-                message = self.client.get_iopub_msg(timeout=max(until - time.monotonic(), 0.01))
-            except queue.Empty:
-                raise AssertionError(f"{len(waiting)} cells did not finish within {seconds} s") from None
-            one = message["parent_header"].get("msg_id")
-            if one not in shown:
-                continue
-            if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-                waiting.discard(one)
-            shown[one].append({"type": message["msg_type"], **message["content"]})
-        return shown
+    def wait(self, cell: Cell, until: str | None = None) -> Cell:
+        """Wait until a cell has ended, or until it shows some text."""
+        while not cell.done and (until is None or until not in cell.html + cell.text):
+            message = self.client.get_iopub_msg(timeout=LONG)
+            owner = self.cells.get(message["parent_header"].get("msg_id", ""))
+            if owner is not None:
+                owner.take(message)
+        nbformat.validate(nbformat.v4.new_notebook(cells=[cell.notebook]))
+        return cell
 
-    def run(self, code: str) -> list[dict[str, Any]]:
-        one = self.send(code)
-        return self.collect(one)[one]
-
-    def value(self, expression: str) -> str:
-        """Return the repr of an expression in the kernel."""
-        for item in self.run(expression):
-            if item["type"] == "execute_result":
-                return str(item["data"]["text/plain"])
-        raise AssertionError(f"{expression} showed no value")
-
-    def close(self) -> None:
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
+    def value(self, expression: str) -> Any:
+        """Evaluate an expression in the kernel and bring its value here, as JSON."""
+        cell = self.run(f"import json as _json; print(_json.dumps({expression}))")
+        assert cell.error is None, cell.error
+        return json.loads(cell.text)
 
 
-@pytest.fixture
-def kernel(tmp_path: Path) -> Iterator[Kernel]:
-    running = Kernel(tmp_path)
-    yield running
-    running.close()
-
-
-def kinds(shown: list[dict[str, Any]]) -> set[str]:
-    return {item["type"] for item in shown}
-
-
-def words(shown: list[dict[str, Any]]) -> str:
-    """Everything a person would read."""
-    parts = []
-    for item in shown:
-        parts.append(item.get("text") or "")
-        parts.append(str((item.get("data") or {}).get("text/plain", "")))
-        parts.extend(item.get("traceback") or ())
-    return "\n".join(parts)
-
-
-def test_five_queued_cells_under_run_all_all_execute(kernel: Kernel, tmp_path: Path) -> None:
-    kernel.run(SETUP.format(home=str(tmp_path / "home"), pace=0.05))
-    ids = [kernel.send(f"%%route --model swift --out r{n}\nQuestion number {n}?") for n in range(5)]
-    shown = kernel.collect(*ids)
-    for n, one in enumerate(ids):
-        assert "error" not in kinds(shown[one]), words(shown[one])
-        assert "simulated by swift" in words(shown[one])
-        assert kernel.value(f"r{n}.receipt.prompt") == repr(f"Question number {n}?\n")  # IPython ends the last line
-    assert kernel.value("len(kit.ledger.df())") == "5"
-
-
-def test_an_interrupt_returns_within_a_second_and_the_next_cell_works(kernel: Kernel, tmp_path: Path) -> None:
-    kernel.run(SETUP.format(home=str(tmp_path / "home"), pace=20))
-    one = kernel.send("%%route --model sage\nTake your time.")
-    time.sleep(5)  # long enough for the first chunks, far too short for the whole answer
-    began = time.monotonic()
-    kernel.manager.interrupt_kernel()
-    shown = kernel.collect(one, seconds=10)[one]
-    assert time.monotonic() - began < 1
-    assert "interrupted" in words(shown)
-    assert "Traceback" not in words(shown)
-    receipts = "[r for r in kit.ledger.df()['status']]"
-    assert kernel.value(receipts) == "['cancelled']"
-    assert kernel.value("kit.receipt().usage.source") == "'estimated'"
-    assert int(kernel.value("kit.receipt().cost_nanos")) > 0
-    kernel.run(SETUP.format(home=str(tmp_path / "home"), pace=0))
-    after = kernel.run("%%route --model swift\nStill there?")
-    assert "simulated by swift" in words(after)
-    assert "error" not in kinds(after)
-
-
-@pytest.mark.parametrize(
-    ("cell", "said"),
-    [
-        ("%%route --modle swift\nHi", "Did you mean '--model'"),
-        ("%%route --model swfit\nHi", "Did you mean 'swift'"),
-        ("%%route --provider opnai\nHi", "no provider 'opnai'"),
-        ("%%route\n   \n", "empty"),
-        ("%%route --max-tokens many\nHi", "whole number"),
-        ("%%route --max-tokens 0\nHi", "at least 1"),
-        ("%%route --out 2x\nHi", "cannot be one"),
-        ("%%route hello\nHi", "'hello' is none"),
-        ("%%route --template\nHi {nobody}", "no variable 'nobody'"),
-        ("%route --system 'unclosed\n", "never closes"),
-        ("%receipt feedbeef", "no receipt"),
-        ("%spend --by colour", "colour"),
-    ],
-)
-def test_a_mistake_costs_one_line_and_fails_the_cell(shell: Kernel, cell: str, said: str) -> None:
-    shown = shell.run(cell)
-    (error,) = [item for item in shown if item["type"] == "error"]
-    assert len(error["traceback"]) == 1
-    assert "\n" not in error["traceback"][0].strip()
-    assert said in words(shown)
+@contextmanager
+def started(folder: Path, **environ: str) -> Iterator[Kernel]:
+    manager = KernelManager(kernel_name="python3")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "TOKENKIT"))}
+    manager.start_kernel(env=kept | {"TOKENKIT_HOME": str(folder / "home")} | environ, cwd=str(folder))
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=LONG)
+        yield Kernel(manager, client)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """One kernel for the cells that only make mistakes."""
-    home = tmp_path_factory.mktemp("shell")
-    running = Kernel(home)
-    running.run(SETUP.format(home=str(home / "home"), pace=0))
-    yield running
-    running.close()
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    with started(tmp_path_factory.mktemp("kernel"), TOKENKIT_SIMULATED="1") as made:
+        assert made.run("%load_ext tokenkit").error is None
+        assert made.run("from tokenkit import Kit, notebook").error is None
+        yield made
 
 
-def test_braces_dollars_and_percent_reach_the_wire_as_they_are(shell: Kernel) -> None:
-    body = "{braces} {{twice}} $HOME ${x} %d 100 % !ls ?\\n\n  indented\n\ttabbed\n"
-    shown = shell.run(f"%%route --model swift --out kept\n{body}")
-    assert "error" not in kinds(shown), words(shown)
-    assert shell.value("kept.receipt.prompt") == repr(body)
+@pytest.fixture
+def fresh(kernel: Kernel) -> Kernel:
+    """The kernel, asking a kit whose memory is empty and whose answers are instant."""
+    assert kernel.run("notebook.use(Kit.simulated(pace=0))").error is None
+    return kernel
 
 
-def test_dry_sends_nothing_and_help_helps(shell: Kernel) -> None:
-    before = shell.value("len(kit.ledger.df())")
-    assert "at most" in words(shell.run("%%route --dry\nHow much?"))
-    assert "--max-tokens" in words(shell.run("%route -h"))
-    assert shell.value("len(kit.ledger.df())") == before
+STATUSES = 'notebook.kit().ledger.sql("select status from calls order by seq")["status"].tolist()'
 
 
-def test_two_kernels_share_one_ledger(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    one, two = Kernel(tmp_path), Kernel(tmp_path)
-    try:
-        for kernel in (one, two):
-            kernel.run(SETUP.format(home=str(home), pace=0))
-        ids = []
-        for n in range(10):
-            for kernel in (one, two):
-                ids.append((kernel, kernel.send(f"kit.call('Question {n}'); len(kit.ledger.df())")))
-        for kernel, request in ids:
-            assert "error" not in kinds(kernel.collect(request)[request])
-        assert one.value("len(kit.ledger.df())") == two.value("len(kit.ledger.df())") == "20"
-        assert one.value("bool(kit.ledger.verify())") == "True"
-    finally:
-        one.close()
-        two.close()
+def test_five_queued_cells_all_execute(fresh: Kernel) -> None:
+    fresh.run("notebook.use(Kit.simulated(pace=0.3))")
+    words = ("apples", "bridges", "clouds", "deserts", "engines")
+    cells = [fresh.send(f"%%route --model swift --max-tokens 40\nTell about {word}.") for word in words]
+    for cell in cells:
+        fresh.wait(cell)
+        assert cell.error is None
+        assert "✓ ok" in cell.html
+        assert len(cell.displays) == 1
+    assert fresh.value(STATUSES) == ["ok"] * 5
+    frame = "notebook.kit().ledger.df()"
+    assert fresh.value(f"{frame}['prompt'].tolist()") == [f"Tell about {word}." for word in words]
+    for cell, answer in zip(cells, fresh.value(f"{frame}['answer'].tolist()"), strict=True):
+        assert answer in cell.html
+
+
+# Answers that would take most of a minute, so that only the interrupt can have ended them.
+WAITING = "Kit.simulated(pace=100, faults=lambda model, call: print('asked'))"
+STREAMING = "Kit.simulated(pace=10, faults=lambda model, call: Fault(delay=-0.6))"
+
+
+@pytest.mark.parametrize(
+    ("kit", "until", "options"),
+    [(WAITING, "asked", ""), (STREAMING, "simulated", ""), (WAITING, "asked", "--no-stream")],
+    ids=["before its first chunk", "in the middle of its stream", "not streamed"],
+)
+def test_interrupting_settles_the_call_once_and_the_next_cell_works(
+    fresh: Kernel, kit: str, until: str, options: str
+) -> None:
+    fresh.run(f"from tokenkit.providers.simulated import Fault; notebook.use({kit})")
+    cell = fresh.send(f"%%route --model sage {options}\nTell about apples.")
+    fresh.wait(cell, until)
+    assert not cell.done
+    fresh.manager.interrupt_kernel()
+    fresh.wait(cell)
+    assert cell.error == "interrupted"
+    assert "■ cancelled" in cell.html
+    assert "≈ estimated" in cell.html
+    assert fresh.value(STATUSES) == ["cancelled"]
+    fresh.run("notebook.use(Kit.simulated(pace=0))")
+    assert "✓ ok" in fresh.run("%%route\nhello").html
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("%%route --modle x\nhi", "Did you mean '--model'?"),
+        ("%%route --model stedy\nhi", "Did you mean 'steady'"),
+        ("%%route", "There is no prompt"),
+        ("%%route --kit gone\nhi", "there is no such variable"),
+    ],
+)
+def test_a_mistake_is_one_line(fresh: Kernel, code: str, said: str) -> None:
+    cell = fresh.run(code)
+    assert cell.error is not None
+    assert said in cell.error
+    assert len(cell.error.splitlines()) == 1
+    assert len(cell.notebook.outputs) == 1
+
+
+def test_a_mistake_stops_run_all_as_any_error_does(fresh: Kernel) -> None:
+    wrong = fresh.send("%%route --modle x\nhi")
+    after = fresh.send("after = 1")
+    fresh.wait(wrong)
+    fresh.wait(after)
+    assert fresh.value("'after' in globals()") is False
+
+
+def test_a_missing_file_and_a_broken_one_cost_one_line(tmp_path: Path) -> None:
+    (tmp_path / "tokenkit.toml").write_text("[[provider]\nkey = 'sk-secret-0123456789'")
+    with started(tmp_path) as kernel:
+        kernel.run("%load_ext tokenkit")
+        broken = kernel.run("%%route\nhi")
+        kernel.run("import os; os.environ['TOKENKIT_CONFIG'] = 'gone.toml'")
+        missing = kernel.run("%%route\nhi")
+        for cell, name in ((broken, "tokenkit.toml"), (missing, "gone.toml")):
+            assert cell.error is not None
+            assert name in cell.error
+            assert len(cell.error.splitlines()) == 1
+            assert "sk-secret" not in str(cell.notebook)
+
+
+def test_prose_with_braces_and_dollars_arrives_as_typed(fresh: Kernel) -> None:
+    body = "x = {1: '$HOME'}\n\n>>> {x}\n  !ls %cd $x ?\n"
+    fresh.run("x = 'LEAKED'")
+    assert fresh.run(f"%%route\n{body}").error is None
+    assert fresh.value("notebook.kit().receipt().prompt") == body
+    assert fresh.run("%%route\nno newline at the end").error is None
+    assert fresh.value("notebook.kit().receipt().prompt") == "no newline at the end"
+
+
+def test_streaming_updates_one_output(fresh: Kernel) -> None:
+    fresh.run("notebook.use(Kit.simulated(pace=0.2))")
+    cell = fresh.run("%%route --model sage --max-tokens 200 --out said\nhi")
+    assert len(cell.notebook.outputs) == 1
+    assert cell.updates > 1
+    assert fresh.value("said.text")[:60] in cell.html
+    assert fresh.value("said.receipt.status") == "ok"
+
+
+def test_nothing_is_patched_until_run_is_asked_for(fresh: Kernel) -> None:
+    assert fresh.value("'nest_asyncio' in __import__('sys').modules") is False
+    assert fresh.value("hasattr(__import__('asyncio'), '_nest_patched')") is False
+    fresh.run("async def answer():\n    import asyncio\n    await asyncio.sleep(0)\n    return 42")
+    assert fresh.value("notebook.run(answer())") == 42
+    assert "✓ ok" in fresh.run("%%route\nhello").html
+
+
+def test_async_calls_work_beside_the_magics(fresh: Kernel) -> None:
+    cell = fresh.run("said = await notebook.kit().acall('hello', max_tokens=5)\nprint(said.receipt.status)")
+    assert cell.text == "ok\n"
+
+
+def test_a_chart_shows_itself_in_every_form(fresh: Kernel) -> None:
+    fresh.run("%%route\nhello")
+    cell = fresh.run("import tokenkit as tk\ntk.charts.spend(notebook.kit())")
+    (output,) = cell.notebook.outputs
+    assert set(output.data) == {"application/vnd.vegalite.v5+json", "image/png", "text/plain"}

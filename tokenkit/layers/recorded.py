@@ -47,8 +47,8 @@ def recorded(
                 if not store_prompts:
                     receipt = replace(receipt, prompt=None, answer=None)
                 _settle(trail, _redacted(receipt, redact), write)
-                if isinstance(stop, TokenkitError):
-                    stop.receipt = trail.receipt
+                if isinstance(stop, TokenkitError | KeyboardInterrupt):
+                    stop.receipt = trail.receipt  # type: ignore[union-attr]  # an interrupted call has one to show too
             trail.response = replace(response, receipt=trail.receipt)
             return trail.response
 

@@ -52,7 +52,7 @@ class Live:
             if self.text or receipt is not None or self._handle is not None:
                 self._update(receipt, verbose)
             return
-        self._print("" if not self.text or self.text.endswith("\n") else "\n")
+        print(_html.visible(self._held), end="" if not self.text or self.text.endswith("\n") else "\n")
         if receipt is not None:
             print(_html.receipt_text(receipt))
             if verbose:
@@ -65,8 +65,6 @@ class Live:
         print(_html.visible(text.removesuffix(self._held)), end="", flush=True)
 
     def _update(self, receipt: Receipt | None = None, verbose: bool = False) -> None:
-        from IPython.display import display
-
         self._due = time.monotonic() + (1 + len(self.text) / SLOWER_AFTER) / PER_SECOND
         parts = [_html.answer(self.text)] if self.text else []
         plain = [_html.visible(self.text)] if self.text else []
@@ -79,7 +77,11 @@ class Live:
             if verbose:
                 parts.append(_details_html(receipt))
                 plain.append(_details_text(receipt))
-        bundle = {"text/html": "".join(parts), "text/plain": "\n".join(plain)}
+        self._show({"text/html": "".join(parts), "text/plain": "\n".join(plain)})
+
+    def _show(self, bundle: dict[str, str]) -> None:
+        from IPython.display import display
+
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)
         else:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from tokenkit.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -16,11 +18,19 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     a loop is running, is asyncio patched: importing tokenkit or loading its magics never does. tokenkit's own sync
     calls need none of it.
     """
+    if not asyncio.iscoroutine(work):
+        raise UserError(
+            f"run takes a coroutine, and this is a {type(work).__name__}: call it first, as in run(work())."
+        )
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
     import nest_asyncio  # patches asyncio when applied, so it is loaded where it is wanted
 
-    nest_asyncio.apply(loop)
+    try:
+        nest_asyncio.apply(loop)
+    except ValueError:
+        work.close()
+        raise UserError(f"A {type(loop).__name__} cannot be run twice at once: write `await work()` instead.") from None
     return loop.run_until_complete(work)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -64,23 +63,16 @@ class Told(Exception):
         return str(self).split("\n")
 
 
-@contextmanager
-def one_line() -> Iterator[None]:
-    """Turn this package's own errors into one line each; let everything else show as it always does."""
-    lines: Sequence[str] = ()
-    try:
-        yield
-    except ConfigError as error:
-        lines = error.problems
-    except UserError as error:
-        lines = (str(error),)
-    except TokenkitError as error:
-        lines = (f"{type(error).__name__}: {error}",)
-    except KeyboardInterrupt:
+def told(error: BaseException) -> str:
+    """Say an error of ours in one line, several faults of a configuration in one line each."""
+    lines: Sequence[str] = (f"{type(error).__name__}: {error}",)
+    if isinstance(error, KeyboardInterrupt):
         lines = ("interrupted",)
-    if lines:
-        # Raised out here, so that no traceback and no local variable of the call hangs on to it.
-        raise Told("\n".join(_html.visible(" ".join(line.split()), LONGEST_LINE) for line in lines))
+    elif isinstance(error, ConfigError):
+        lines = error.problems
+    elif isinstance(error, UserError):
+        lines = (str(error),)
+    return "\n".join(_html.visible(" ".join(line.split()), LONGEST_LINE) for line in lines)
 
 
 def magic(name: str, options: tuple[Option, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -89,13 +81,16 @@ def magic(name: str, options: tuple[Option, ...]) -> Callable[[Callable[..., Any
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def called(self: Any, line: str = "", cell: str | None = None) -> Any:
-            with one_line():
-                try:
-                    said, rest = read(name, line, options, ABOUT[name])
-                except Wants as help_:
-                    print(help_)
-                    return None
+            try:
+                said, rest = read(name, line, options, ABOUT[name])
                 return method(self, said, rest, cell)
+            except Wants as help_:
+                print(help_)
+                return None
+            except (TokenkitError, KeyboardInterrupt) as error:
+                line = told(error)
+            # Out here, so that neither traceback nor local variables of the call hang on to what the shell keeps.
+            raise Told(line)
 
         return called
 
@@ -106,7 +101,7 @@ def magic(name: str, options: tuple[Option, ...]) -> Callable[[Callable[..., Any
 class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
     """Magics around the active kit."""
 
-    last: Receipt | None = None
+    last: tuple[Kit, Receipt] | None = None
 
     @no_var_expand
     @line_cell_magic
@@ -138,6 +133,7 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
         live = Live(rich=is_rich(self.shell))
         stream: Stream | None = None
         receipt: Receipt | None = None
+        card = True
         before, kit.on_sleep = kit.on_sleep, live.wait
         try:
             if said.get("no_stream"):
@@ -149,14 +145,15 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
                 for delta in stream:
                     live.add(delta.text)
             return stream.response
-        except TokenkitError as error:
-            receipt = error.receipt
+        except (TokenkitError, KeyboardInterrupt) as error:
+            receipt = getattr(error, "receipt", None)
+            card = not isinstance(error, UserError)  # nothing was sent: the line says it all
             raise
         finally:
             kit.on_sleep = before
-            receipt = stream.receipt if stream is not None else receipt
-            self.last = receipt or self.last
-            live.finish(receipt, verbose=bool(said.get("verbose")))
+            receipt = (stream.receipt if stream is not None else None) or receipt
+            self.last = self.last if receipt is None else (kit, receipt)
+            live.finish(receipt if card else None, verbose=bool(said.get("verbose")))
 
     @no_var_expand
     @line_cell_magic
@@ -183,7 +180,9 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
     def receipt(self, said: dict[str, Any], rest: str, cell: str | None) -> None:
         """Show the last receipt, or one by its id."""
         kit = self._kit(said)
-        receipt = kit.receipt(rest) if rest else self.last or kit.receipt()
+        # The last of this kernel comes first: others may be writing to the same journal.
+        mine = self.last[1] if self.last is not None and self.last[0] is kit else None
+        receipt = kit.receipt(rest) if rest else mine or kit.receipt()
         if receipt is None:
             raise UserError(f"There is no receipt {rest!r}." if rest else "There is no receipt yet: ask something.")
         Live(rich=is_rich(self.shell)).finish(receipt, verbose=bool(said.get("verbose")))
