@@ -26,7 +26,7 @@ from tokenkit.errors import (
     TokenkitError,
 )
 from tokenkit.pricing import flat
-from tokenkit.providers import anthropic, gemini
+from tokenkit.providers import anthropic, gemini, ollama
 from tokenkit.providers.base import Provider, gather
 from tokenkit.types import Image, Message, Request, Response, Secret, Tool, ToolCall, Usage
 
@@ -37,8 +37,9 @@ THOUGHTS = "The user greets; a tool fits."
 DIALECTS: dict[str, Provider] = {
     "anthropic": anthropic.provider(key=Secret("canary")),
     "gemini": gemini.provider(key=Secret("canary")),
+    "ollama": ollama.provider(key=Secret("canary")),
 }
-STREAMS = {"anthropic": "stream.sse", "gemini": "stream.sse"}
+STREAMS = {"anthropic": "stream.sse", "gemini": "stream.sse", "ollama": "stream.ndjson"}
 HIDES_THOUGHTS: set[str] = set()
 EVERY = pytest.mark.parametrize("name", sorted(DIALECTS))
 
@@ -80,6 +81,9 @@ def test_one_call_has_one_usage_and_one_cost_through_every_dialect(name: str) ->
     assert usage is not None
     # Only Anthropic tells what it wrote to the cache, here 0; to the others that figure is unknown.
     assert usage.cache_creation_input_tokens == (0 if name == "anthropic" else None)
+    if name == "ollama":  # tells neither what was cached nor what was thought, and costs nothing
+        assert usage == Usage(1000, 150)
+        return
     assert replace(usage, cache_creation_input_tokens=None) == Usage(1000, 150, 700, None, 90)
     price = flat("test", name, input=3.0, output=15.0, cache_read=0.3, cache_creation=3.75)
     assert price.receipt(usage.input_tokens).cost(usage) == 300 * 3_000 + 700 * 300 + 150 * 15_000

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from tokenkit.errors import ConfigError
-from tokenkit.providers import anthropic, gemini, openai, simulated
+from tokenkit.providers import anthropic, gemini, ollama, openai, simulated
 from tokenkit.providers.base import Provider
 from tokenkit.types import Secret
 
@@ -21,6 +21,7 @@ Make = Callable[..., Provider]
 BUILT_IN: Mapping[str, Make] = {
     "anthropic": anthropic.provider,
     "gemini": gemini.provider,
+    "ollama": ollama.provider,
     "openai": openai.provider,
     "simulated": simulated.provider,
 }
@@ -30,6 +31,7 @@ ENVIRONMENT: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "openai": (("OPENAI_API_KEY",), ("OPENAI_BASE_URL",)),
     "anthropic": (("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",)),
     "gemini": (("GEMINI_API_KEY", "GOOGLE_API_KEY"), ("GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL")),
+    "ollama": ((), ("OLLAMA_BASE_URL", "OLLAMA_HOST")),
 }
 
 _broken: list[str] = []
