@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # 4 memory
     ("journal", "ledger"),
     # 5 faces: parse, call, show
-    ("options", "streams", "assembly", "kit", "analysis", "report", "notebook", "cli", "__main__"),
+    ("options", "streams", "fanout", "assembly", "kit", "analysis", "report", "notebook", "cli", "__main__"),
 )
 
 HOMES = {

@@ -78,6 +78,24 @@ def answer(text: str) -> str:
     return f'{_STYLE}<div class="tokenkit-answer">{escape(visible(text))}</div>'
 
 
+def columns(texts: Sequence[tuple[str, str]]) -> str:
+    """Return several texts side by side, each under its heading; all of it is escaped."""
+    width = max(18, 90 // max(len(texts), 1))
+    parts = [
+        f'<div style="flex:1 1 {width}ch;min-width:18ch"><strong>{escape(_name(name))}</strong>'
+        f'<div class="tokenkit-answer">{escape(visible(text))}</div></div>'
+        for name, text in texts
+    ]
+    return f'{_STYLE}<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(parts)}</div>'
+
+
+def diff(pieces: Sequence[tuple[str, str]]) -> str:
+    """Return a word diff: what was added underlined, what was removed struck through; not told by colour alone."""
+    tags = {"same": "span", "added": "ins", "removed": "del"}
+    inner = "".join(f"<{tags[kind]}>{escape(visible(text))}</{tags[kind]}>" for kind, text in pieces)
+    return f'{_STYLE}<div class="tokenkit-answer">{inner}</div>'
+
+
 def receipt_card(receipt: Receipt) -> str:
     """Return a receipt as a small HTML card."""
     title, facts = _receipt_title(receipt), _receipt_facts(receipt)

@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenkit.effects import Call, Effect, Show
 from tokenkit.errors import TokenkitError
-from tokenkit.money import Nanos, usd
+from tokenkit.money import Nanos, show_usd, usd
 from tokenkit.receipts import Receipt, Trail, new_id
 from tokenkit.types import Delta, Message, Request, Response
 
@@ -89,17 +89,23 @@ class Adversarial:
         return usd(_sum(self.receipts))
 
     def __repr__(self) -> str:
-        spent = "unknown" if self.cost is None else f"${self.cost:f}"
-        return f"Adversarial({self.planner} against {self.critic}, {len(self.rounds)} rounds, {spent})"
+        count = f"{len(self.rounds)} round{'s' if len(self.rounds) != 1 else ''}"
+        return f"Adversarial({self.planner} against {self.critic}, {count}, {show_usd(_sum(self.receipts))})"
 
     def _repr_html_(self) -> str:
-        from tokenkit._html import answer
+        from tokenkit._html import answer, columns, diff
 
-        return answer(f"{self!r}\n\n{self.text}")
+        parts = [answer(repr(self)), columns([("plan", self.initial_plan)])]
+        for n, one in enumerate(self.rounds, 1):
+            heads = [(f"critique {n}", one.critique.text)] if one.critique is not None else []
+            if one.refined is not None:
+                heads.append((f"refined {n}, {one.change:.0%} changed, {show_usd(one.cost_nanos)}", one.refined.text))
+            parts.append(columns(heads) + (diff(one.diff) if one.diff else ""))
+        return "".join(parts) + (answer(self.note) if self.note else "")
 
 
 def adversarial(
-    call: Call, request: Request, *, planner: str, critic: str, rounds: int = 1
+    call: Call, request: Request, *, planner: str, critic: str, rounds: int = 1, deadline: float | None = None
 ) -> Generator[Effect, Any, Adversarial]:
     """Plan with ``planner``, attack with ``critic``, refine; ``call`` is a recorded call that takes ``model`` by name.
 
@@ -110,7 +116,7 @@ def adversarial(
 
     def ask(model: str, messages: tuple[Message, ...], phase: str) -> Generator[Effect, Any, Response]:
         yield Show(Delta(phase=phase))
-        trail = Trail(parent=run, operation=phase.split()[0])
+        trail = Trail(parent=run, operation=phase.split()[0], deadline=deadline)
         try:
             return (yield from call(replace(request, messages=messages, model=model, plan=None), trail))
         finally:

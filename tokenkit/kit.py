@@ -10,24 +10,27 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tokenkit import drivers, layers
+from tokenkit.adversarial import Adversarial, adversarial
 from tokenkit.assembly import assemble, temporary_home, unlisted, vault_of
 from tokenkit.catalog import Catalog, Model
 from tokenkit.effects import Call, Sleep
-from tokenkit.errors import UnknownModel
+from tokenkit.errors import AllFailed, UnknownModel, UserError
+from tokenkit.fanout import JUDGE, Batch, Comparison, Panel, Progress, judged, named_best, run_all
+from tokenkit.layers.recorded import transcript
 from tokenkit.options import Options, request_of
 from tokenkit.providers.base import Provider
 from tokenkit.receipts import Plan, Receipt, Trail
 from tokenkit.route import Policy, plan
 from tokenkit.streams import AsyncStream, Stream
 from tokenkit.tokens import count_messages, count_text
-from tokenkit.types import Prompt, Request, Response, TokenCount, messages_of
+from tokenkit.types import Delta, Prompt, Request, Response, TokenCount, messages_of
 
 if TYPE_CHECKING:
     from tokenkit.journal import Journal
@@ -128,6 +131,67 @@ class Kit:
             return count_text(text_or_messages, model)
         return count_messages(messages_of(text_or_messages), model)
 
+    # Asking more than once.
+
+    def adversarial(
+        self,
+        prompt: Prompt,
+        *,
+        planner: str | None = None,
+        critic: str | None = None,
+        rounds: int = 1,
+        show: Callable[[Delta], None] | None = None,
+        **options: Unpack[Options],
+    ) -> Adversarial:
+        """Let ``planner`` answer, ``critic`` attack the answer, and the planner refine it, for ``rounds`` rounds.
+
+        By default the plan's first two models. ``show`` is given every delta as it comes; one with a ``phase`` opens
+        that phase. The result has ``.initial_plan``, ``.critique``, ``.refined_plan``, ``.rounds`` and ``.cost``.
+        """
+        if rounds < 1:
+            raise UserError(f"rounds must be at least 1, not {rounds}.")
+        request, trail = self._begin(prompt, options)
+        best = [candidate.model for candidate in self.plan_request(request).eligible]
+        planner = planner or next(iter(best), "auto")
+        critic = critic or next((model for model in best if model != planner), planner)
+        for name in (planner, critic):
+            self._eligible(replace(request, model=name))
+        asked = replace(request, stream=show is not None)
+        flow = adversarial(self._asking, asked, planner=planner, critic=critic, rounds=rounds, deadline=trail.deadline)
+        return drivers.drive(flow, self._world, show)
+
+    def batch(
+        self,
+        requests: Iterable[Prompt | Mapping[str, Any]],
+        *,
+        concurrency: int = 32,
+        progress: bool | Progress = False,
+        id: str | None = None,  # noqa: A002 - the word for it
+    ) -> Batch:
+        """Make many calls, at most ``concurrency`` at once: results in order, failures among them, resumable by ``id``.
+
+        A request is a prompt, or ``{"prompt": ..., "model": ..., ...}``. After a crash, the same requests with the same
+        ``id`` ask only for what has no answer in the journal yet.
+        """
+        return run_all(self._called, self._stored, requests, concurrency=concurrency, progress=progress, id=id)
+
+    def compare(self, prompt: Prompt, models: Sequence[str], **options: Unpack[Options]) -> Comparison:
+        """Ask several models the same, at once, and see the answers side by side."""
+        requests = [{**options, "prompt": prompt, "model": model} for model in models]
+        text = transcript(messages_of(prompt))
+        return Comparison(text, tuple(models), self.batch(requests, concurrency=len(models) or 1))
+
+    def panel(self, prompt: Prompt, models: Sequence[str], judge: str, **options: Unpack[Options]) -> Panel:
+        """Let several models answer and ``judge`` say which answer is best. Raises AllFailed when none answers."""
+        answers = self.compare(prompt, models, **options)
+        texts = [result.text for result in answers.results if result.text is not None]
+        if not texts:
+            raise AllFailed([(m, r.error) for m, r in zip(models, answers.results, strict=True) if r.error is not None])
+        places = [result.place for result in answers.results if result.text is not None]
+        verdict = self.call(judged(answers.prompt, texts), model=judge, system=JUDGE)
+        best = named_best(verdict.text, len(texts))
+        return Panel(answers, verdict, None if best is None else places[best])
+
     # What the kit knows.
 
     @property
@@ -194,6 +258,17 @@ class Kit:
             layers.retrying(3, budget=self._watch.retry_budget),
         )
         return layer(layers.send(self._target))
+
+    def _called(self, prompt: Prompt, parent: str, options: Options) -> Response:
+        request, trail = self._begin(prompt, options)
+        trail.parent = parent
+        return drivers.drive(self._asking(request, trail), self._world)
+
+    def _stored(self, run: str) -> dict[int, Receipt]:
+        """Return the answered receipts of an earlier run of this batch, by place."""
+        rows = self.ledger.sql("select id, parent from calls where parent like ? and status = 'ok'", (f"{run}:%",))
+        receipts = {int(parent.rpartition(":")[2]): self.receipt(one) for one, parent in rows.itertuples(index=False)}
+        return {place: r for place, r in receipts.items() if r is not None and r.answer is not None}
 
     def _begin(self, prompt: Prompt, options: Options) -> tuple[Request, Trail]:
         request = request_of(prompt, options, self.config.defaults)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any, TypeVar
 
 from tokenkit.drivers.worlds import AsyncWorld, World
-from tokenkit.effects import Drain, Flow, Open, Show, Sleep
-from tokenkit.types import Delta, Response
+from tokenkit.effects import Drain, Effect, Open, Show, Sleep
+from tokenkit.types import Delta
+
+T = TypeVar("T")
+"""What a flow returns: a response, or the outcome of several calls."""
 
 
-def drive(flow: Flow, world: World) -> Response:
-    """Run a flow to its end and return its response; raises what the flow raises."""
+def drive(flow: Generator[Effect, Any, T], world: World, show: Callable[[Delta], None] | None = None) -> T:
+    """Run a flow to its end and return what it returns; ``show`` is given each delta. Raises what the flow raises."""
     steps = stream(flow, world)
     try:
         while True:
-            next(steps)
+            delta = next(steps)
+            if show is not None:
+                show(delta)
     except StopIteration as end:
-        response: Response = end.value
-        return response
+        value: T = end.value
+        return value
     finally:
         # An interrupt between two steps would otherwise leave the flow open for as long as its traceback is kept.
         steps.close()
 
 
-def stream(flow: Flow, world: World) -> Generator[Delta, None, Response]:
-    """Run a flow, giving each delta it shows; the response is the generator's return value."""
+def stream(flow: Generator[Effect, Any, T], world: World) -> Generator[Delta, None, T]:
+    """Run a flow, giving each delta it shows; what the flow returns is the generator's return value."""
     sources: list[object] = []
     try:
         effect = next(flow)
@@ -44,17 +50,17 @@ def stream(flow: Flow, world: World) -> Generator[Delta, None, Response]:
             else:
                 effect = flow.send(answer)
     except StopIteration as end:
-        response: Response = end.value
-        return response
+        value: T = end.value
+        return value
     finally:
         flow.close()
         for source in sources:
             world.release(source)
 
 
-async def adrive(flow: Flow, world: AsyncWorld) -> Response:
-    """Run a flow to its end in async code and return its response."""
-    ended: list[Response] = []
+async def adrive(flow: Generator[Effect, Any, T], world: AsyncWorld) -> T:
+    """Run a flow to its end in async code and return what it returns."""
+    ended: list[T] = []
     steps = _steps(flow, world, ended)
     try:
         async for _ in steps:
@@ -64,12 +70,12 @@ async def adrive(flow: Flow, world: AsyncWorld) -> Response:
     return ended[0]
 
 
-def astream(flow: Flow, world: AsyncWorld) -> AsyncGenerator[Delta, None]:
+def astream(flow: Generator[Effect, Any, Any], world: AsyncWorld) -> AsyncGenerator[Delta, None]:
     """Run a flow in async code, giving each delta it shows."""
     return _steps(flow, world, [])
 
 
-async def _steps(flow: Flow, world: AsyncWorld, ended: list[Response]) -> AsyncGenerator[Delta, None]:
+async def _steps(flow: Generator[Effect, Any, T], world: AsyncWorld, ended: list[T]) -> AsyncGenerator[Delta, None]:
     sources: list[object] = []
     try:
         effect = next(flow)
