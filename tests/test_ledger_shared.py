@@ -139,8 +139,9 @@ KERNEL = """
     who, seconds, writes, reads = sys.argv[3], float(sys.argv[4]), "w" in sys.argv[5], "r" in sys.argv[5]
     ledger = Ledger(Journal(sys.argv[1]), sys.argv[2])
     mine, notes, until = 0, set(), time.monotonic() + seconds
-    while time.monotonic() < until or mine + writes < 2:
+    while time.monotonic() < until or (writes and not mine):
         for _ in range(writes * 7):
+            time.sleep(0.0005)
             ledger.journal.write(Receipt(new_id(), time.time_ns(), 0.1, "ok", "auto", user=who,
                                          attempts=(Attempt("a/one", "a", 1),)))
             mine += 1
@@ -162,7 +163,11 @@ def run_kernels(ledger: Ledger, *kinds: str, seconds: float) -> list[int]:
         )
         for n, kind in enumerate(kinds)
     ]  # fmt: skip
-    told = [process.communicate(timeout=seconds + 100) for process in crowd]
+    try:
+        told = [process.communicate(timeout=seconds + 100) for process in crowd]
+    finally:
+        for process in crowd:
+            process.kill()
     assert [err for _, err in told] == [""] * len(kinds)
     counts, notes = zip(*(out.strip("\n").split(" ", 1) for out, _ in told), strict=True)
     assert notes == ("",) * len(kinds)

@@ -47,7 +47,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 _HEAD = "SELECT seq, hash FROM receipts ORDER BY seq DESC LIMIT 1"
 _INSERT = "INSERT INTO receipts (seq, id, started_at, body, prev, hash) VALUES (?, ?, ?, ?, ?, ?)"
-_ROWS = "SELECT seq, id, started_at, CAST(body AS BLOB), prev, hash FROM receipts WHERE seq > ? ORDER BY seq LIMIT ?"
+# The casts and defaults are for damaged files, whose rows may hold what the table's own types forbid.
+_ROWS = """SELECT seq, coalesce(CAST(id AS TEXT), ''), coalesce(CAST(started_at AS INTEGER), 0),
+  coalesce(CAST(body AS BLOB), x''), coalesce(CAST(prev AS BLOB), x''), coalesce(CAST(hash AS BLOB), x'')
+  FROM receipts WHERE seq > ? ORDER BY seq LIMIT ?"""
 
 
 class Entry(NamedTuple):
@@ -193,7 +196,7 @@ class Journal:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._drop()  # the next call opens another
-        if isinstance(error, sqlite3.Error | OSError):
+        if isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError):  # the last: a message quoting damaged bytes
             raise LedgerError(_prose(self.path, error, doing)) from error
 
     def _drop(self) -> None:
@@ -251,6 +254,7 @@ def _open(path: Path, durability: Durability, patience: float) -> sqlite3.Connec
         # Made here and not by SQLite, which would give it the umask's mode; -wal and -shm inherit this one.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
     connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+    connection.text_factory = lambda raw: raw.decode(errors="replace")  # a flipped bit must not stop a whole page
     try:
         _version(connection, path)  # before anything is changed in what may be somebody else's file
         connection.execute("PRAGMA page_size = 8192")  # for a new file; at 4096 a receipt of 2 kB has a page to itself
@@ -326,7 +330,7 @@ def _prose(path: Path, error: BaseException, doing: str) -> str:
         why = "the disk is full. Free some space and call again"
     elif "not a database" in low:
         why = "it is not a SQLite file. Move it away (a new one is made) or name another path"
-    elif "malformed" in low:
+    elif "malformed" in low or isinstance(error, UnicodeDecodeError):
         why = "the file is damaged. Move it away with its -wal file, and recover it with the sqlite3 shell's .recover"
     elif "locked" in low or "busy" in low:
         why = "another process has been holding its write lock all this time. See who has it open"
