@@ -221,6 +221,15 @@ def test_saved_pages_hold_the_picture_and_reach_for_nothing(kit: Kitlike, tmp_pa
     assert "\u202e" not in page
 
 
+def test_two_charts_on_one_page_share_no_id(kit: Kitlike) -> None:
+    kit.write([("m", 10**9, 0), ("n", 10**9, 5)])
+    one, other = charts.spend(kit).svg(), charts.spend(kit, by="user").svg()
+    identities = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (one, other)]
+    assert identities[0]
+    assert not identities[0] & identities[1]
+    assert set(re.findall(r"url\(#([^)]+)\)", one)) <= identities[0]
+
+
 def test_pictures_save_by_their_ending(kit: Kitlike, tmp_path: Path) -> None:
     kit.write([("m", 10**9, 0)])
     chart = charts.spend(kit)

@@ -327,6 +327,17 @@ def test_what_came_before_a_break_is_shown_and_accounted_for(cells: Cells, tmp_p
         assert kit.receipt().status == "error"
 
 
+def test_waiting_is_shown_while_it_lasts_and_told_in_the_receipt(cells: Cells, tmp_path: Path) -> None:
+    with faulty(tmp_path, Fault(status=429, retry_after=0.01, calls=(1,))) as kit:
+        notebook.use(kit)
+        seen = cells.run("%%route --model tiny --max-tokens 3\nhi", kernel=True)
+        assert "waiting 0.0 s: simulated/tiny: RateLimited, asking again" in seen.outputs[0].data["text/plain"]
+        last = seen.outputs[-1].data["text/plain"]
+        assert "after waiting 0.01 s" in last
+        assert "waiting 0.0 s" not in last
+        assert kit.on_sleep is None
+
+
 def test_an_error_of_the_users_own_code_is_left_alone(cells: Cells) -> None:
     seen = cells.run("1 / 0")
     assert isinstance(seen.error, ZeroDivisionError)

@@ -20,6 +20,7 @@ VERSION = "5.21"  # the newest Vega-Lite 5 that vl-convert carries; charts keep 
 SCALE = 2.0  # pixels a unit, so that pictures are sharp on today's screens
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_CLIPS = re.compile(r'((?:id="|url\(#))(clip\d+)')
 _NAMESPACES = re.compile(r'\sxmlns(?::\w+)?="[^"]*"')
 
 
@@ -60,6 +61,8 @@ class Chart:
         drawn: str = vl_convert.vegalite_to_svg(self.spec("light"), vl_version=VERSION, allowed_base_urls=[])
         name = f'class="marks tokenkit-chart" role="img" aria-label="{escape(self.title)}"'
         drawn = drawn.replace('class="marks"', name, 1).replace(">", f"><style>{_twin()}</style>", 1)
+        # Several charts may stand on one page, and an id belongs to one of them.
+        drawn = _CLIPS.sub(rf"\g<1>{zlib.crc32(drawn.encode()):08x}-\g<2>", drawn)
         return _NAMESPACES.sub("", drawn) if inline else drawn
 
     def png(self, theme: Theme = "light") -> bytes:
