@@ -12,6 +12,7 @@ from IPython.display import display
 from tokenkit import _html
 from tokenkit.errors import ConfigError, TokenkitError, UserError, did_you_mean
 from tokenkit.kit import Kit
+from tokenkit.notebook.arguing import argue
 from tokenkit.notebook.cells import as_typed
 from tokenkit.notebook.lines import TEMPLATE, Option, Wants, filled, read
 from tokenkit.notebook.live import Live
@@ -34,6 +35,9 @@ ROUTE = (
     Option("verbose", bool, "show the plan and every stage beneath the receipt"),
     Option("template", bool, TEMPLATE),
     Option("no-stream", bool, "wait for the whole answer"),
+    Option("adversarial", bool, "plan, let a critic attack the plan, and refine it"),
+    Option("critic", str, "who attacks; by default the plan's second model", "NAME"),
+    Option("rounds", int, "how often", "NUMBER"),
     Option("kit", str, "ask the kit in this variable", "NAME"),
 )
 KIT = ROUTE[-1]
@@ -124,7 +128,13 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
             plan = kit.plan(prompt, **options)
             display(plan) if is_rich(self.shell) else print(plan)
             return
-        response = self._asked(kit, prompt, options, said)
+        response: Any = None
+        if said.get("adversarial"):
+            response = argue(kit, prompt, options, said, rich=is_rich(self.shell))
+        elif "critic" in said or "rounds" in said:
+            raise UserError("--critic and --rounds belong to --adversarial: say that too.")
+        else:
+            response = self._asked(kit, prompt, options, said)
         if said.get("out"):
             self.shell.user_ns[said["out"]] = response
 
