@@ -18,10 +18,7 @@ from traitlets.config import Config
 
 from tokenkit import notebook
 from tokenkit.effects import LocalAnswer, WireRequest
-from tokenkit.errors import UserError
 from tokenkit.kit import Kit
-from tokenkit.notebook.lines import filled
-from tokenkit.notebook.live import Live
 from tokenkit.providers import simulated
 from tokenkit.providers.simulated import Fault
 from tokenkit.receipts import Receipt
@@ -201,11 +198,6 @@ def test_a_template_takes_plain_names_and_evaluates_nothing(cells: Cells) -> Non
         assert "--template" in cells.run(f"%%route --template\n{body}").line
 
 
-@given(st.text(st.characters(exclude_characters="{}")), st.text())
-def test_filled_puts_in_text_and_only_once(text: str, value: str) -> None:
-    assert filled(text + "{a}" + text, {"a": value}) == text + value + text
-
-
 def test_another_kit_can_be_asked(cells: Cells, tmp_path: Path) -> None:
     other = Spy()
     with Kit(home=tmp_path / "other", providers=[other.provider], models=simulated.models(), environ={}) as kit:
@@ -359,42 +351,6 @@ def test_a_notebook_gets_one_output_that_ends_complete(cells: Cells) -> None:
     assert set(first.data) == {"text/html", "text/plain"}
 
 
-def test_updates_are_throttled_and_the_last_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    shown: list[str] = []
-    live = Live(rich=True)
-    monkeypatch.setattr("tokenkit.notebook.live.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(Live, "_show", lambda self, bundle: shown.append(bundle["text/plain"]))
-    for _ in range(1_000):
-        live.add("x")
-        now[0] += 0.001
-    live.finish(None, verbose=False)
-    assert shown[-1] == "x" * 1_000
-    assert len(shown) <= 18
-
-
-def test_nothing_is_shown_where_nothing_happened() -> None:
-    with capture_output() as captured:
-        Live(rich=True).finish(None, verbose=False)
-        Live(rich=False).finish(None, verbose=False)
-    assert captured.stdout == ""
-    assert not captured.outputs
-
-
-@given(st.lists(st.sampled_from(["\r", "\n", "a", "\x1b[31m", "\u202e", "b\r"]), max_size=12))
-def test_a_terminal_sees_the_same_however_the_text_is_cut(pieces: list[str]) -> None:
-    from tokenkit._html import visible
-
-    with capture_output() as captured:
-        live = Live(rich=False)
-        for piece in pieces:
-            live.add(piece)
-        live.finish(None, verbose=False)
-    whole = visible("".join(pieces))
-    assert captured.stdout in (whole, whole + "\n")
-    assert "\x1b" not in captured.stdout
-
-
 def test_tokens_spend_and_receipts_answer(cells: Cells) -> None:
     assert cells.run("%tokens hello world").out == "2 tokens for gpt-4o (exactly; o200k_base)\n"
     assert "about, at most" in cells.run("%%tokens --model claude-sonnet-4-5\nhello").out
@@ -417,15 +373,3 @@ def test_the_kit_is_made_once_and_can_be_replaced(
     assert notebook.kit() is made
     assert notebook.use(cells.kit) is notebook.kit() is cells.kit
     made.close()
-
-
-def test_run_outside_a_loop_is_asyncio_run() -> None:
-    async def answer() -> int:
-        return 42
-
-    assert notebook.run(answer()) == 42
-
-
-def test_run_refuses_what_is_no_coroutine() -> None:
-    with pytest.raises(UserError, match="call it"):
-        notebook.run(print)  # type: ignore[arg-type]
