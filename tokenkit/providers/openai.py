@@ -10,18 +10,20 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from tokenkit.effects import WireRequest
-from tokenkit.errors import ProtocolError, ProviderError
+from tokenkit.errors import ProtocolError, ProviderError, UserError
 from tokenkit.providers.base import Feed, Provider
 from tokenkit.providers.failures import classify, failure
+from tokenkit.providers.shapes import body_of, count, record, records, text, word
 from tokenkit.providers.sse import events, parse
 from tokenkit.types import Delta, Image, Message, Request, Response, Secret, Tool, ToolCall, ToolCallDelta, Usage
 
 BASE_URL = "https://api.openai.com/v1"
 
-# Reasoning models refuse max_tokens and fixed sampling (OpenAI, "Reasoning models").
-_REASONS = re.compile(r"^(o\d|gpt-5)")
+# Reasoning models refuse max_tokens, sampling of one's own and stop sequences (OpenAI, "Reasoning models"; "stop").
+_REASONS = re.compile(r"(?:ft:)?(?:o\d|gpt-5(?!-chat))")
 
 
 def provider(name: str = "openai", base_url: str = BASE_URL, key: Secret | None = None) -> Provider:
@@ -33,17 +35,17 @@ def encode(request: Request, provider: Provider) -> WireRequest:
     """Write a chat completion request. What the model does not take is left out, and noted."""
     notes: list[str] = []
     body: dict[str, Any] = {"model": request.model, "messages": [_message(m) for m in request.messages]}
-    reasons = provider.base_url == BASE_URL and bool(_REASONS.match(request.model))
-    for field in ("temperature", "top_p", "seed"):
-        value = getattr(request, field)
-        if value is not None and reasons and field != "seed":
+    reasons = _is_openai(provider.base_url) and bool(_REASONS.match(request.model))
+    wanted = {"temperature": request.temperature, "top_p": request.top_p, "stop": list(request.stop) or None}
+    for field, value in wanted.items():
+        if value is not None and reasons:
             notes.append(f"{field} was left out: {request.model} does not take it")
         elif value is not None:
             body[field] = value
+    if request.seed is not None:
+        body["seed"] = request.seed
     if request.max_tokens is not None:
         body["max_completion_tokens" if reasons else "max_tokens"] = request.max_tokens
-    if request.stop:
-        body["stop"] = list(request.stop)
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     if request.tool_choice is not None:
@@ -59,32 +61,34 @@ def encode(request: Request, provider: Provider) -> WireRequest:
 
 
 def dumps(body: Mapping[str, Any]) -> bytes:
-    """Write JSON as compact UTF-8; a lone surrogate goes out as an escape rather than breaking the request."""
+    """Write JSON as compact UTF-8; a lone surrogate goes out as an escape rather than breaking the request.
+
+    Raises UserError for what JSON cannot hold, which only the caller's own schema or ``extra`` can bring.
+    """
     try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        return json.dumps(body, separators=(",", ":")).encode()
+        try:
+            return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        except UnicodeEncodeError:
+            return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"The request cannot be written as JSON: {error}.") from error
 
 
 def decode(body: bytes) -> Response:
     """Read a whole chat completion. Raises what an error body says, or ProtocolError for anything else."""
-    if not body.strip():
-        raise ProtocolError("The answer was empty.")
-    data = parse(body, "the answer")
-    if data.get("error"):
-        raise failure(None, {}, data)
-    choices = data.get("choices")
-    if not isinstance(choices, list) or not choices:
+    data = body_of(body)
+    choice = _choice_of(data)
+    if not choice:
         raise ProtocolError("The answer has no choices.")
-    message = choices[0].get("message") or {}
+    message = record(choice.get("message"))
     return Response(
         _text(message.get("content")) or _text(message.get("refusal")),
-        model=data.get("model"),
-        finish_reason=choices[0].get("finish_reason"),
+        model=word(data.get("model")),
+        finish_reason=word(choice.get("finish_reason")),
         usage=usage_of(data.get("usage")),
-        tool_calls=tuple(_call(c) for c in message.get("tool_calls") or ()),
-        reasoning=_text(message.get("reasoning_content") or message.get("reasoning")),
-        id=data.get("id"),
+        tool_calls=tuple(_call(call) for call in records(message.get("tool_calls"))),
+        reasoning=_thoughts(message),
+        id=word(data.get("id")),
     )
 
 
@@ -92,20 +96,31 @@ def feed() -> Feed:
     """Return a decoder of one stream of chat completion chunks.
 
     An error event fails the call. The end of the stream is complete when ``[DONE]`` came, or a finish reason was seen.
+    A server that ignores the wish for a stream and sends one whole answer is understood.
     """
     split = events()
     ended = False
+    whole: list[bytes] | None = None
+    begun = False
 
     def deltas(data: bytes) -> list[Delta]:
-        nonlocal ended
+        nonlocal ended, whole, begun
+        if not begun and data.strip():
+            begun, whole = True, [] if data.lstrip().startswith(b"{") else None
+        if whole is not None:
+            whole.append(data)
+            return [] if data else [_at_once(decode(b"".join(whole)))]
         found: list[Delta] = []
-        for _, text in split(data):
-            if text == b"[DONE]":
+        for _, event in split(data):
+            if event.strip() == b"[DONE]":
                 ended = True
                 continue
-            chunk = parse(text)
-            if chunk.get("error"):
-                raise failure(None, {}, chunk)
+            try:
+                chunk = parse(event)
+            except ProtocolError:
+                if ended and not data:  # what was cut is no part of the answer: at most its usage
+                    continue
+                raise
             delta = _delta(chunk)
             ended = ended or delta.finish_reason is not None
             found.append(delta)
@@ -116,57 +131,95 @@ def feed() -> Feed:
     return deltas
 
 
-def usage_of(data: Mapping[str, Any] | None) -> Usage | None:
-    """Read OpenAI's usage; a figure that is not there stays unknown."""
-    if not isinstance(data, Mapping):
-        return None
-    into, out = data.get("prompt_tokens_details") or {}, data.get("completion_tokens_details") or {}
-    cached = into.get("cached_tokens")
+def usage_of(data: Any) -> Usage | None:
+    """Read OpenAI's usage; a figure that is not there, or is no count, stays unknown."""
+    data = record(data)
+    into, out = record(data.get("prompt_tokens_details")), record(data.get("completion_tokens_details"))
+    cached = count(into.get("cached_tokens"))
     if cached is None:
-        cached = data.get("prompt_cache_hit_tokens")  # DeepSeek's word for it
-    return Usage(
-        data.get("prompt_tokens"),
-        data.get("completion_tokens"),
-        cached,
-        into.get("cache_write_tokens"),
-        out.get("reasoning_tokens"),
+        cached = count(data.get("prompt_cache_hit_tokens"))  # DeepSeek's word for it
+    read, written, thought = (
+        count(data.get("prompt_tokens")),
+        count(data.get("completion_tokens")),
+        count(out.get("reasoning_tokens")),
     )
+    if read is not None and written is not None and thought and data.get("total_tokens") == read + written + thought:
+        written += thought  # xAI leaves reasoning out of completion_tokens, and has it in the total only
+    usage = Usage(read, written, cached, count(into.get("cache_write_tokens")), thought)
+    return None if usage == Usage() else usage
+
+
+def _choice_of(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the first choice, empty where there is none. Raises what an error in the answer, or in it, says."""
+    choice = next(iter(records(data.get("choices"))), {})
+    if data.get("error"):
+        raise failure(None, {}, data)
+    if data.get("object") == "error":  # vLLM has the error at the top
+        raise failure(None, {}, {"error": data})
+    if choice.get("error"):  # OpenRouter has that of the model behind it here
+        raise failure(None, {}, choice)
+    return choice
 
 
 def _delta(chunk: Mapping[str, Any]) -> Delta:
-    choice: Mapping[str, Any] = (chunk.get("choices") or ({},))[0]
-    delta = choice.get("delta") or {}
-    calls = delta.get("tool_calls")
+    choice = _choice_of(chunk)
+    delta = record(choice.get("delta"))
+    # Groq used to tell its usage under a name of its own.
+    usage = usage_of(chunk.get("usage")) or usage_of(record(chunk.get("x_groq")).get("usage"))
     return Delta(
         _text(delta.get("content")) or _text(delta.get("refusal")),
-        _text(delta.get("reasoning_content") or delta.get("reasoning")),
-        tuple(_fragment(i, c) for i, c in enumerate(calls)) if calls else (),
-        choice.get("finish_reason"),
-        usage_of(chunk.get("usage")),
-        chunk.get("model"),
-        chunk.get("id"),
+        _thoughts(delta),
+        tuple(_fragment(place, call) for place, call in enumerate(records(delta.get("tool_calls")))),
+        word(choice.get("finish_reason")),
+        usage,
+        word(chunk.get("model")),
+        word(chunk.get("id")),
+    )
+
+
+def _at_once(response: Response) -> Delta:
+    calls = tuple(ToolCallDelta(i, c.id, c.name, c.arguments) for i, c in enumerate(response.tool_calls))
+    return Delta(
+        response.text,
+        response.reasoning,
+        calls,
+        response.finish_reason,
+        response.usage,
+        response.model,
+        response.id,
     )
 
 
 def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
-    return ""
+    return text(content) or "".join(text(part.get("text")) for part in records(content))
+
+
+def _thoughts(message: Mapping[str, Any]) -> str:
+    """Return the reasoning, by whichever name: DeepSeek's, OpenRouter's, or Mistral's parts of type ``thinking``."""
+    told = text(message.get("reasoning_content")) or text(message.get("reasoning"))
+    return told or "".join(_text(part.get("thinking")) for part in records(message.get("content")))
 
 
 def _fragment(place: int, call: Mapping[str, Any]) -> ToolCallDelta:
-    function = call.get("function") or {}
-    index = call.get("index")
+    function, index = record(call.get("function")), count(call.get("index"))
     return ToolCallDelta(
-        place if index is None else index, call.get("id"), function.get("name"), function.get("arguments") or ""
+        place if index is None else index, word(call.get("id")), word(function.get("name")), _arguments(function)
     )
 
 
 def _call(call: Mapping[str, Any]) -> ToolCall:
-    function = call.get("function") or {}
-    return ToolCall(call.get("id") or "", function.get("name") or "", function.get("arguments") or "")
+    function = record(call.get("function"))
+    return ToolCall(text(call.get("id")), text(function.get("name")), _arguments(function))
+
+
+def _arguments(function: Mapping[str, Any]) -> str:
+    given = function.get("arguments")
+    return json.dumps(given) if isinstance(given, Mapping) else text(given)  # some servers send the object itself
+
+
+def _is_openai(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return host == "api.openai.com" or host.endswith(".api.openai.com")  # the regional addresses too
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -18,29 +18,38 @@ LONGEST_LINE = 16 * 1024 * 1024
 
 def lines() -> Callable[[bytes], list[bytes]]:
     """Return a splitter: feed it pieces, get whole lines without their ends; ``b""`` gives the unfinished last one."""
-    rest = b""
-    started = False
+    head: bytes | None = b""  # the first bytes, while they may yet be a byte-order mark
+    rest: list[bytes] = []  # the unfinished line, joined once: it may come in a million pieces
+    length = 0
+    after_cr = False
 
     def feed(data: bytes) -> list[bytes]:
-        nonlocal rest, started
-        whole = rest + data if rest else data
-        if not data:
-            rest = b""
-            return [part for part in (whole.rstrip(b"\r"),) if part]
-        if not started:
-            if len(whole) < 3 and BOM.startswith(whole):
-                rest = whole
+        nonlocal head, rest, length, after_cr
+        ends = not data
+        if head is not None:
+            head += data
+            if not ends and len(head) < len(BOM) and BOM.startswith(head):
                 return []
-            started = True
-            whole = whole.removeprefix(BOM)
-        # A CR at the very end may be half of a CRLF: it waits for what follows.
-        held = whole.endswith(b"\r")
-        if b"\r" in whole:
-            whole = whole[:-1].replace(b"\r\n", b"\n").replace(b"\r", b"\n") + (b"\r" if held else whole[-1:])
-        found = whole.split(b"\n")
-        rest = found.pop()
-        if len(rest) > LONGEST_LINE:
+            data, head = head.removeprefix(BOM), None
+        # A CR ends its line at once; an LF that follows it, in the next piece perhaps, is the other half of a CRLF.
+        if after_cr and data:
+            data, after_cr = data.removeprefix(b"\n"), False
+        if data:
+            after_cr = data.endswith(b"\r")
+            if b"\r" in data:
+                data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        first, *others = data.split(b"\n")
+        rest.append(first)
+        length += len(first)
+        found: list[bytes] = []
+        if others:
+            found = [b"".join(rest), *others[:-1]]
+            rest, length = [others[-1]], len(others[-1])
+        if length > LONGEST_LINE:
             raise ProtocolError("The stream sent a line of more than 16 MiB.")
+        if ends:
+            last, rest, length = b"".join(rest), [], 0
+            found += [last] if last else []
         return found
 
     return feed
@@ -51,17 +60,21 @@ def events() -> Callable[[bytes], list[tuple[str, bytes]]]:
     split = lines()
     name = ""
     data: list[bytes] = []
+    length = 0
 
     def feed(piece: bytes) -> list[tuple[str, bytes]]:
-        nonlocal name, data
+        nonlocal name, data, length
         found: list[tuple[str, bytes]] = []
         for line in (*split(piece), b"") if not piece else split(piece):
             if not line:
                 if data:
                     found.append((name, b"\n".join(data)))
-                name, data = "", []
+                name, data, length = "", [], 0
             elif line.startswith(b"data:"):
                 data.append(line[6:] if line[5:6] == b" " else line[5:])
+                length += len(line)
+                if length > LONGEST_LINE:
+                    raise ProtocolError("The stream sent an event of more than 16 MiB.")
             elif line.startswith(b"event:"):
                 name = line[6:].strip().decode("utf-8", "replace")
         return found
