@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tokenkit.errors import (
@@ -26,7 +26,7 @@ from tokenkit.errors import (
     TokenkitError,
 )
 from tokenkit.pricing import flat
-from tokenkit.providers import anthropic, gemini, ollama
+from tokenkit.providers import anthropic, azure, gemini, ollama, responses
 from tokenkit.providers.base import Provider, gather
 from tokenkit.types import Image, Message, Request, Response, Secret, Tool, ToolCall, Usage
 
@@ -38,9 +38,11 @@ DIALECTS: dict[str, Provider] = {
     "anthropic": anthropic.provider(key=Secret("canary")),
     "gemini": gemini.provider(key=Secret("canary")),
     "ollama": ollama.provider(key=Secret("canary")),
+    "responses": responses.provider(key=Secret("canary")),
+    "azure": azure.provider(base_url="https://x.openai.azure.com", key=Secret("canary")),
 }
-STREAMS = {"anthropic": "stream.sse", "gemini": "stream.sse", "ollama": "stream.ndjson"}
-HIDES_THOUGHTS: set[str] = set()
+STREAMS = {name: "stream.ndjson" if name == "ollama" else "stream.sse" for name in DIALECTS}
+HIDES_THOUGHTS = {"azure"}
 EVERY = pytest.mark.parametrize("name", sorted(DIALECTS))
 
 
@@ -158,7 +160,7 @@ def lines_of(stream: bytes) -> list[bytes]:
 
 
 @EVERY
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
 def test_hostile_bytes_raise_nothing_but_ours(name: str, data: st.DataObject) -> None:
     provider = DIALECTS[name]

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from tokenkit.errors import ConfigError
-from tokenkit.providers import anthropic, gemini, ollama, openai, simulated
+from tokenkit.providers import anthropic, azure, gemini, ollama, openai, responses, simulated
 from tokenkit.providers.base import Provider
 from tokenkit.types import Secret
 
@@ -20,9 +20,11 @@ Make = Callable[..., Provider]
 
 BUILT_IN: Mapping[str, Make] = {
     "anthropic": anthropic.provider,
+    "azure": azure.provider,
     "gemini": gemini.provider,
     "ollama": ollama.provider,
     "openai": openai.provider,
+    "responses": responses.provider,
     "simulated": simulated.provider,
 }
 
@@ -31,6 +33,7 @@ ENVIRONMENT: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "openai": (("OPENAI_API_KEY",), ("OPENAI_BASE_URL",)),
     "anthropic": (("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",)),
     "gemini": (("GEMINI_API_KEY", "GOOGLE_API_KEY"), ("GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL")),
+    "azure": (("AZURE_OPENAI_API_KEY",), ("AZURE_OPENAI_ENDPOINT",)),
     "ollama": ((), ("OLLAMA_BASE_URL", "OLLAMA_HOST")),
 }
 
