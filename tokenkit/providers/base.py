@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from tokenkit.effects import LocalCall, WireRequest
@@ -23,7 +24,8 @@ class Provider:
 
     ``encode`` gets a request whose ``model`` is already the provider's own name for it; ``decode`` a whole body;
     ``feed`` makes a decoder for one stream; ``classify`` turns a failure status into an error. ``auth`` is the header
-    and the prefix the key goes behind; ``local`` answers inside this process instead of the network.
+    and the prefix the key goes behind; ``local`` answers inside this process instead of the network; ``spare_keys``
+    take turns with ``key``.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Provider:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     key_env: tuple[str, ...] = ()
     local: LocalCall | None = field(default=None, repr=False)
+    spare_keys: tuple[Secret, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         return f"Provider({self.name}, {self.base_url}{', with a key' if self.key else ''})"
@@ -115,10 +118,11 @@ def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> f
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None
+    return (
+        float(text)
+        if text is not None and re.fullmatch(r"\s*[+-]?(?:\d{1,300}\.?\d{0,300}|\.\d{1,300})\s*", text, re.ASCII)
+        else None
+    )
 
 
 def _sane(seconds: float) -> float | None:
@@ -127,9 +131,12 @@ def _sane(seconds: float) -> float | None:
 
 def _until(date: str, now: float) -> float | None:
     try:
-        return _sane(max(parsedate_to_datetime(date).timestamp() - now, 0.0))
-    except (ValueError, TypeError, OverflowError):
+        when = parsedate_to_datetime(date)
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
+    if when.tzinfo is None:  # HTTP dates are in GMT, said or not: never in the time of this machine
+        when = when.replace(tzinfo=UTC)
+    return _sane(max(when.timestamp() - now, 0.0))
 
 
 def _duration(text: str) -> float | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenkit.errors import ProtocolError
+from tokenkit.providers.masking import safe
 
 BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 16 * 1024 * 1024
@@ -89,6 +90,7 @@ def parse(data: bytes | str, what: str = "the stream") -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        shown = data[:80] if isinstance(data, str) else data[:80].decode("utf-8", "replace")
-        raise ProtocolError(f"Expected a JSON object in {what}, but it began with {shown!r}.")
+        begin = data[:400] if isinstance(data, str) else data[:400].decode("utf-8", "replace")
+        # A key that is only part of what is read is masked before the text is shortened.
+        raise ProtocolError(f"Expected a JSON object in {what}, but it began with {safe(begin)[:80]!r}.")
     return value
