@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from tokenkit.errors import ConfigError
-from tokenkit.providers import anthropic, azure, gemini, ollama, openai, responses, simulated
+from tokenkit.providers import anthropic, azure, compatible, gemini, ollama, openai, responses, simulated
 from tokenkit.providers.base import Provider
 from tokenkit.types import Secret
 
@@ -26,6 +26,7 @@ BUILT_IN: Mapping[str, Make] = {
     "openai": openai.provider,
     "responses": responses.provider,
     "simulated": simulated.provider,
+    **compatible.makers(),
 }
 
 # Which variables hold a provider's key and its address; the first that is set counts.
@@ -34,8 +35,12 @@ ENVIRONMENT: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "anthropic": (("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",)),
     "gemini": (("GEMINI_API_KEY", "GOOGLE_API_KEY"), ("GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL")),
     "azure": (("AZURE_OPENAI_API_KEY",), ("AZURE_OPENAI_ENDPOINT",)),
-    "ollama": ((), ("OLLAMA_BASE_URL", "OLLAMA_HOST")),
+    "ollama": (("OLLAMA_API_KEY",), ("OLLAMA_BASE_URL", "OLLAMA_HOST")),
+    **{name: ((place.key_env,), (place.url_env,)) for name, place in compatible.PLACES.items()},
 }
+
+# Servers of one's own: they answer without a key, so that an address alone makes them providers; a key alone does not.
+OWN = {"ollama", *(name for name, place in compatible.PLACES.items() if place.own)}
 
 _broken: list[str] = []
 
@@ -68,7 +73,7 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Provider, ...]:
             problems.extend(error.problems)
             continue
         url = next((environ[u].strip() for u in urls if environ.get(u, "").strip()), None)
-        if key is None and (keys or url is None):
+        if (url if name in OWN else key) is None:
             continue
         make = known()[name]
         found.append(make(key=key) if url is None else make(key=key, base_url=url))
