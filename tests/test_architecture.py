@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # 3 flow: layers, and the one place that does HTTP
     ("layers", "drivers", "adversarial"),
     # 4 memory
-    ("journal", "ledger"),
+    ("journal", "sharing", "ledger"),
     # 5 faces: parse, call, show
     ("options", "streams", "fanout", "assembly", "kit", "analysis", "report", "notebook", "cli", "__main__"),
 )

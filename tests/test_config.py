@@ -90,7 +90,7 @@ def faults(folder: Path, text: str | bytes) -> list[str]:
 def test_everything_that_can_be_said_is_understood(tmp_path: Path) -> None:
     found = load(written(tmp_path, FULL), {"HOME": "/home/ann"})
     openai, corp = found.providers
-    assert (openai.dialect, openai.key_env, openai.base_url) == ("openai", "OPENAI_API_KEY", None)
+    assert (openai.dialect, openai.key_env, openai.base_url) == ("openai", ("OPENAI_API_KEY",), None)
     assert openai.headers == (("OpenAI-Organization", "org-1"), ("x-team", "data"))
     assert (corp.name, corp.dialect, corp.base_url) == ("corp", "openai", "http://localhost:8000/v1")
     gpt, llama = found.models

@@ -33,17 +33,19 @@ class Assembly:
     models: tuple[Model, ...]
     notice: str = ""
 
-    @property
-    def limits(self) -> Callable[[str], Limits]:
-        """From a model id to its limits; models of one provider share what the file gives that provider."""
-        shared = {
-            table.name: Limits(
-                None if table.requests_per_minute is None else Bucket(table.requests_per_minute),
-                None if table.tokens_per_minute is None else Bucket(table.tokens_per_minute),
+    def limits(self, bucket: Callable[[str, float], Bucket]) -> Callable[[str], Limits]:
+        """From a model id to its limits; models of one provider share what the file gives that provider.
+
+        ``bucket`` makes a token bucket of a name and a rate per minute.
+        """
+        shared = {}
+        for table in self.config.providers:
+            requests, tokens = table.requests_per_minute, table.tokens_per_minute
+            shared[table.name] = Limits(
+                None if requests is None else bucket(f"{table.name} requests", requests),
+                None if tokens is None else bucket(f"{table.name} tokens", tokens),
                 table.at_once,
             )
-            for table in self.config.providers
-        }
         return lambda model: shared.get(model.partition("/")[0]) or Limits()
 
 
@@ -138,8 +140,15 @@ def _configured(
     table: ProviderConfig, made: Provider, from_environment: Provider | None, environ: Mapping[str, str]
 ) -> Provider:
     base = from_environment or made
-    key = registry.key_from(environ, table.key_env) if table.key_env else base.key
-    return replace(made, base_url=table.base_url or base.base_url, key=key, headers=(*made.headers, *table.headers))
+    found = (registry.key_from(environ, name) for name in table.key_env)
+    keys = [key for key in found if key is not None] if table.key_env else [base.key]
+    return replace(
+        made,
+        base_url=table.base_url or base.base_url,
+        key=keys[0] if keys else None,
+        spare_keys=tuple(key for key in keys[1:] if key is not None),
+        headers=(*made.headers, *table.headers),
+    )
 
 
 def _served(models: tuple[Model, ...], providers: tuple[Provider, ...]) -> tuple[Model, ...]:

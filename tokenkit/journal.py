@@ -43,6 +43,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
            ) STRICT""",
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID",
     ),
+    (
+        # Token buckets that every kernel shares: how full, and when that was (Unix seconds).
+        "CREATE TABLE buckets (name TEXT PRIMARY KEY, level REAL NOT NULL, at REAL NOT NULL) STRICT, WITHOUT ROWID",
+    ),
 )
 
 _HEAD = "SELECT seq, hash FROM receipts ORDER BY seq DESC LIMIT 1"

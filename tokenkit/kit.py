@@ -28,9 +28,10 @@ from tokenkit.options import Options, request_of
 from tokenkit.providers.base import Provider
 from tokenkit.receipts import Plan, Receipt, Trail
 from tokenkit.route import Policy, plan
+from tokenkit.sharing import SharedBucket
 from tokenkit.streams import AsyncStream, Stream
 from tokenkit.tokens import count_messages, count_text
-from tokenkit.types import Delta, Prompt, Request, Response, TokenCount, messages_of
+from tokenkit.types import Delta, Prompt, Request, Response, Secret, TokenCount, messages_of
 
 if TYPE_CHECKING:
     from tokenkit.journal import Journal
@@ -67,11 +68,12 @@ class Kit:
         found = assemble(config, self._environ, providers, models, home)
         self.config, self.home, self.notice = found.config, found.home, found.notice
         self._providers = {provider.name: provider for provider in found.providers}
+        self._keys = {p.name: layers.Keys((p.key, *p.spare_keys)) for p in found.providers if p.key and p.spare_keys}
         self.catalog = Catalog(found.models)
         self.policy = policy or found.config.routing
         self.on_sleep: Callable[[Sleep], None] | None = None
         self._turns = itertools.count()
-        self._watch = layers.Watch(found.limits)
+        self._watch = layers.Watch(found.limits(lambda name, rate: SharedBucket(name, rate, lambda: self.journal)))
         local = {p.base_url: p.local for p in found.providers if p.local is not None}
         self._world = drivers.World(locals=local, client=client, on_sleep=self._slept)
         self._async_world = drivers.AsyncWorld(locals=local, client=async_client, on_sleep=self._slept)
@@ -257,7 +259,7 @@ class Kit:
             layers.broken_off(self._watch.breaker),
             layers.retrying(3, budget=self._watch.retry_budget),
         )
-        return layer(layers.send(self._target))
+        return layer(layers.keyed(self._keys.get, lambda key: layers.send(lambda request: self._target(request, key))))
 
     def _called(self, prompt: Prompt, parent: str, options: Options) -> Response:
         request, trail = self._begin(prompt, options)
@@ -298,13 +300,14 @@ class Kit:
                 raise
             return (unlisted(provider, name if prefix == provider else request.model, self.config),)
 
-    def _target(self, request: Request) -> tuple[Provider, Model]:
+    def _target(self, request: Request, key: Secret | None) -> tuple[Provider, Model]:
         provider, _, name = request.model.partition("/")
         try:
             model = self.catalog.get(request.model)
         except UnknownModel:
             model = unlisted(provider, name, self.config)
-        return self._providers[provider], model
+        found = self._providers[provider]
+        return (found if key is None else replace(found, key=key)), model
 
     def _slept(self, sleep: Sleep) -> None:
         if self.on_sleep is not None:

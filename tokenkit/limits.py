@@ -15,13 +15,18 @@ class Bucket:
     minute's tokens must not wait for ever.
     """
 
-    def __init__(self, per_minute: float) -> None:
+    def __init__(self, per_minute: float, level: float | None = None, at: float | None = None) -> None:
         if not per_minute > 0 or math.isinf(per_minute):
             raise ConfigError(f"A rate limit must be a finite number above 0 per minute, not {per_minute!r}.")
         self.per_minute = per_minute
-        self._level = float(per_minute)
-        self._at: float | None = None
+        self._level = float(per_minute) if level is None else level
+        self._at = at
         self._lock = Lock()
+
+    @property
+    def state(self) -> tuple[float, float | None]:
+        """The level and the time it was taken at: ``Bucket(per_minute, *state)`` goes on from there."""
+        return self._level, self._at
 
     def take(self, amount: float, now: float) -> float:
         """Take ``amount`` at ``now`` (monotonic seconds) and return 0, or return the seconds until it can be taken."""

@@ -52,15 +52,15 @@ __all__ = ["Config", "ProviderConfig", "data_home", "find", "load", "write_weigh
 class ProviderConfig:
     """What the file says of one provider.
 
-    ``dialect`` is how one talks to it, by default its own name; ``key_env`` the environment variable that holds the
-    key; ``headers`` go with every request; ``price`` holds for all its models that have no price of their own. The
-    last three are limits its models share: requests and tokens a minute, calls at once.
+    ``dialect`` is how one talks to it, by default its own name; ``key_env`` the environment variables that hold
+    its keys, which take turns; ``headers`` go with every request; ``price`` holds for all its models that have none of
+    their own. The last three are limits its models share: requests and tokens a minute, calls at once.
     """
 
     name: str
     dialect: str
     base_url: str | None = None
-    key_env: str | None = None
+    key_env: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     price: PriceRule | None = None
     requests_per_minute: float | None = None
@@ -190,10 +190,10 @@ def _providers(top: Table) -> tuple[ProviderConfig, ...]:
             like=r"(?:https?|simulated)://[^\s?#]+",
             advice='give an address such as "https://api.openai.com/v1", without ? and #',
         )
-        key_env = table.text(
+        key_env = table.texts(
             "key_env",
             like=r"(?![A-Za-z0-9]{28,}$)[A-Za-z_][A-Za-z0-9_]*",
-            advice='give the name of an environment variable, such as "OPENAI_API_KEY", not the key',
+            advice='give the name of an environment variable, such as "OPENAI_API_KEY", or a list of them, not the key',
         )
         headers, price = _headers(table.table("headers")), _price(table, "provider", f"{name}/*")
         limits = table.count("requests_per_minute"), table.count("tokens_per_minute"), table.count("at_once")

@@ -175,6 +175,18 @@ class Table:
         self.refuse(key, "give true or false")
         return default
 
+    def texts(self, key: str, *, like: str, advice: str) -> tuple[str, ...]:
+        """Return one text or a list of them, as a tuple; each must match ``like`` in full."""
+        value = self.data.get(key)
+        if not isinstance(value, list):
+            one = self.text(key, like=like, advice=advice)
+            return () if one is None else (one,)
+        self.take(key)
+        if not all(isinstance(each, str) and re.fullmatch(like, each) for each in value):
+            self.refuse(key, advice)
+            return ()
+        return tuple(value)
+
     def words(self, key: str, choices: Collection[str]) -> frozenset[str] | None:
         """Return a list of words, each one of ``choices``."""
         value = self.take(key)

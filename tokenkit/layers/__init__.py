@@ -8,6 +8,7 @@ Stacked in the order a request meets them, they read as a sentence:
 from tokenkit.effects import compose
 from tokenkit.layers.broken_off import broken_off
 from tokenkit.layers.falling_back import falling_back
+from tokenkit.layers.keyed import Keys, keyed
 from tokenkit.layers.limited import Limits, limited
 from tokenkit.layers.recorded import recorded
 from tokenkit.layers.retrying import retrying
@@ -16,11 +17,13 @@ from tokenkit.layers.sending import send
 from tokenkit.layers.watched import Watch, watched
 
 __all__ = [
+    "Keys",
     "Limits",
     "Watch",
     "broken_off",
     "compose",
     "falling_back",
+    "keyed",
     "limited",
     "recorded",
     "retrying",

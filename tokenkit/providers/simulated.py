@@ -247,6 +247,10 @@ def compose(messages: Sequence[Mapping[str, Any]], name: str, one: Character, ch
         picked = chance.sample(_OBJECTIONS, k=min(len(_OBJECTIONS), 1 + wanted // 60))
         points = [f"{i}. {text.format(topic=chance.choice(topics))}" for i, text in enumerate(picked, 1)]
         return f"[simulated by {name}] Objections, the gravest first:\n" + "\n".join(points)
+    if "You are the judge" in prompt:
+        letters = [chr(65 + i) for i in range(prompt.count("\n\nAnswer "))] or ["A"]
+        best = chance.choice(letters)
+        return f"[simulated by {name}] Each answer has its merits; this choice is drawn by lot.\nBEST: {best}"
     parts = [f"[simulated by {name}: no model was asked]", chance.choice(_OPENINGS)]
     length = 30
     while length < wanted:
