@@ -159,6 +159,36 @@ def test_draws_follow_their_stated_propensities(strategy: str) -> None:
     assert chi_square < 16.27  # 3 degrees of freedom
 
 
+@pytest.mark.parametrize("policy", [Policy(), Policy(temperature=1.5), Policy("random"), Policy("round-robin")])
+def test_a_decision_recomputes_bit_for_bit_from_its_row(policy: Policy) -> None:
+    import tokenkit as tk
+    from tokenkit.receipts import Receipt
+    from tokenkit.tokens import count_messages
+
+    with tk.Kit.simulated(pace=0) as kit:
+        kit.policy = policy
+        for n in range(5):
+            kit.call(f"Question {n}", max_tokens=20)
+        for row in kit.journal.rows():
+            logged = Receipt.from_json(row.body).plan
+            assert logged is not None
+            asked = Request((Message("user", Receipt.from_json(row.body).prompt or ""),), max_tokens=20)
+            again = plan(
+                asked,
+                kit.models,
+                count=lambda m, asked=asked: count_messages(asked.messages, m.id),
+                policy=policy,
+                seed=logged.seed or 0,
+            )
+            assert again == logged
+            assert all(c.score == sum(v for _, v in c.terms) for c in logged.eligible)
+
+
+def test_a_model_that_does_not_chat_is_no_candidate() -> None:
+    made = decide(ASKED, model("e", capabilities=frozenset({"embed"})), model())
+    assert [c.rejected for c in made.rejected] == ["it does not chat"]
+
+
 def test_softmax_survives_extremes() -> None:
     assert softmax([1e308, -1e308]) == [1.0, 0.0]
     assert softmax([-math.inf, -math.inf]) == [0.5, 0.5]

@@ -182,7 +182,11 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
     def spend(self, said: dict[str, Any], rest: str, cell: str | None) -> Any:
         """Show spend by model, or by what you say."""
         _nothing_more("%spend", rest)
-        return self._kit(said).ledger.spend(by=said.get("by", "model"), since=said.get("since"))
+        ledger = self._kit(said).ledger
+        spent = ledger.spend(by=said.get("by", "model"), since=said.get("since"))
+        if ledger.note:
+            print(_html.visible(ledger.note))
+        return spent
 
     @no_var_expand
     @line_magic
