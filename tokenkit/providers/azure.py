@@ -48,6 +48,15 @@ def encode(request: Request, provider: Provider) -> WireRequest:
 
 def address(provider: Provider, deployment: str, verb: str = "chat/completions") -> str:
     """Return where to ask a deployment, by the dated API or, at ``/openai/v1``, the undated one."""
+    return _at(provider, f"/deployments/{quote(deployment, safe='')}/{verb}", f"/{verb}")
+
+
+def models(provider: Provider) -> str:
+    """Return where a resource lists the models it can deploy; the names of deployments are its owner's own."""
+    return _at(provider, "/models", "/models")
+
+
+def _at(provider: Provider, dated: str, undated: str) -> str:
     base, _, query = provider.base_url.partition("?")
     base = base.rstrip("/")
     if not base:
@@ -56,6 +65,6 @@ def address(provider: Provider, deployment: str, verb: str = "chat/completions")
             "the endpoint of the resource, as https://NAME.openai.azure.com."
         )
     if base.endswith("/openai/v1"):
-        return f"{base}/{verb}{'?' + query if query else ''}"
+        return f"{base}{undated}{'?' + query if query else ''}"
     query = query or urlencode({"api-version": API_VERSION})
-    return f"{base.removesuffix('/openai')}/openai/deployments/{quote(deployment, safe='')}/{verb}?{query}"
+    return f"{base.removesuffix('/openai')}/openai{dated}?{query}"

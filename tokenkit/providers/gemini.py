@@ -76,11 +76,20 @@ def encode(request: Request, provider: Provider) -> WireRequest:
 
 
 def address(request: Request, provider: Provider) -> str:
-    """Return where to send a request: the version ``v1beta`` is added to a base that names none."""
-    base = provider.base_url.rstrip("/")
-    versioned = base if re.search(r"/v\d\w*(/|$)", base) else f"{base}/v1beta"
-    model = quote(request.model if "/" in request.model else f"models/{request.model}", safe="/")
-    return f"{versioned}/{model}:{'streamGenerateContent?alt=sse' if request.stream else 'generateContent'}"
+    """Return where to send a request for content."""
+    verb = "streamGenerateContent?alt=sse" if request.stream else "generateContent"
+    return f"{versioned(provider.base_url)}/{resource(request.model)}:{verb}"
+
+
+def versioned(base_url: str) -> str:
+    """Return an address with its version: ``v1beta`` where it names none."""
+    base = base_url.rstrip("/")
+    return base if re.search(r"/v\d\w*(/|$)", base) else f"{base}/v1beta"
+
+
+def resource(model: str) -> str:
+    """Return a model as the address names it: ``models/NAME``, or a path of its own such as ``tunedModels/NAME``."""
+    return quote(model if "/" in model else f"models/{model}", safe="/")
 
 
 def decode(body: bytes) -> Response:
