@@ -30,7 +30,7 @@ from tokenkit.receipts import Plan, Receipt, Trail
 from tokenkit.route import Policy, plan
 from tokenkit.sharing import SharedBucket
 from tokenkit.streams import AsyncStream, Stream
-from tokenkit.tokens import count_messages, count_text
+from tokenkit.tokens import count_messages, count_text, counts_like
 from tokenkit.types import Delta, Prompt, Request, Response, Secret, TokenCount, messages_of
 
 if TYPE_CHECKING:
@@ -281,8 +281,15 @@ class Kit:
     def plan_request(self, request: Request) -> Plan:
         """Decide for a request that is built already: what the routed layer calls."""
 
+        counts: dict[object, TokenCount] = {}
+        pictured = any(message.images for message in request.messages)
+
         def count(model: Model) -> TokenCount:
-            return count_messages(request.messages, model.encoding or model.id, request.tools)
+            name = model.encoding or model.id
+            key = name if pictured else counts_like(name)
+            if key not in counts:
+                counts[key] = count_messages(request.messages, name, request.tools)
+            return counts[key]
 
         models, health = self._eligible(request), self._watch.health(time.monotonic())
         return plan(request, models, count=count, policy=self.policy, health=health, seed=next(self._turns))

@@ -75,6 +75,16 @@ def count_text(text: str, model: str) -> TokenCount:
     return TokenCount(tokens, exact and sure, encoding)
 
 
+@lru_cache(maxsize=4096)
+def counts_like(model: str) -> tuple[str, bool, int]:
+    """Return what decides a chat's count, pictures aside: encoding, documented overhead or not, priming tokens."""
+    encoding, exact = encoding_of(model)
+    provider, name = _parts(model)
+    documented = exact and (provider == "simulated" or _CHAT.match(name) is not None)
+    # Reasoning models report one token less than the formula: their priming ends before the channel is chosen.
+    return encoding, documented, 2 if _REASONING.match(name) else 3
+
+
 def count_messages(messages: Sequence[Message], model: str, tools: Sequence[Tool] = ()) -> TokenCount:
     """Count the tokens of a chat as the provider will bill it, the overhead of each message included.
 
@@ -82,11 +92,7 @@ def count_messages(messages: Sequence[Message], model: str, tools: Sequence[Tool
     each message, 1 for each name, 3 to prime the answer. Tools, tool calls, pictures and several parts in one message
     are estimated, which makes the whole count inexact; so is the overhead of models other than the documented ones.
     """
-    encoding, exact = encoding_of(model)
-    provider, name = _parts(model)
-    exact = exact and (provider == "simulated" or _CHAT.match(name) is not None)
-    # Reasoning models report one token less than the formula: their priming ends before the channel is chosen.
-    total = 2 if _REASONING.match(name) else 3
+    (encoding, exact, total), name = counts_like(model), _parts(model)[1]
     for message in messages:
         parts = (message.content,) if isinstance(message.content, str) else message.content
         texts = [message.role, *(part for part in parts if isinstance(part, str))]
