@@ -28,7 +28,7 @@ from tokenkit.errors import (
 from tokenkit.pricing import flat
 from tokenkit.providers import anthropic, azure, gemini, ollama, responses
 from tokenkit.providers.base import Provider, gather
-from tokenkit.types import Image, Message, Request, Response, Secret, Tool, ToolCall, Usage
+from tokenkit.types import Message, Request, Response, Secret, Usage
 
 PAYLOADS = Path(__file__).parent / "payloads"
 TEXT = "Grüße, 世界 👋 — let me look."
@@ -227,14 +227,3 @@ def test_a_failure_is_called_what_it_is(name: str, status: int, text: str, kind:
     assert error.retry_after == 7.0
     if isinstance(error, ContextOverflow):
         assert (error.need, error.limit) == (205000, 200000)
-
-
-TALK = (
-    Message("system", "Be brief."),
-    Message("user", ("What is this?", Image(data="aGk=", media_type="image/jpeg"))),
-    Message("assistant", "", tool_calls=(ToolCall("c1", "weather", '{"city": "Bern"}'), ToolCall("c2", "time", ""))),
-    Message("tool", "sunny", tool_call_id="c1"),
-    Message("tool", "noon", tool_call_id="c2"),
-    Message("user", "Thanks"),
-)
-TOOLS = (Tool("weather", "The weather", {"properties": {"city": {"type": "string"}}}),)
