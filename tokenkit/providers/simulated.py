@@ -17,15 +17,14 @@ from typing import Any
 
 from tokenkit.catalog import EVERYTHING, Model
 from tokenkit.effects import LocalAnswer, WireRequest
-from tokenkit.errors import TransportError, UserError
+from tokenkit.errors import TransportError, UnknownModel, UserError
 from tokenkit.pricing import flat
 from tokenkit.providers import openai
 from tokenkit.providers.base import Provider
 from tokenkit.tokens import count_messages, decode, encode
-from tokenkit.types import messages_of
+from tokenkit.types import Message, Tool, messages_of
 
 NAME = "simulated"
-URL = "simulated://models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Fault:
 
     ``status`` answers with that HTTP status, ``code`` and ``retry_after`` seconds; ``cut_after`` and ``break_after``
     end a stream after so many chunks, silently or with an error event; ``refuse`` never connects; ``delay`` adds
-    seconds before the headers; ``mute`` leaves the usage out.
+    seconds before the headers, of an error too; ``mute`` leaves the usage out.
     """
 
     model: str | None = None
@@ -93,7 +92,8 @@ def models() -> tuple[Model, ...]:
 def provider(seed: int = 0, *, name: str = NAME, pace: float = 1.0, faults: Faults = ()) -> Provider:
     """Return the simulated provider. ``pace`` scales every wait (0 is instant); equal seeds give equal answers."""
     world = Simulation(seed, pace, faults)
-    return replace(openai.provider(name=name, base_url=URL), local=world, key_env=())
+    # An address of its own, so that several simulations with their own faults can live in one kit.
+    return replace(openai.provider(name=name, base_url=f"simulated://{name}"), local=world, key_env=())
 
 
 class Simulation:
@@ -102,6 +102,9 @@ class Simulation:
     def __init__(self, seed: int = 0, pace: float = 1.0, faults: Faults = ()) -> None:
         if not pace >= 0:
             raise UserError(f"pace must be at least 0, not {pace!r}.")
+        for fault in () if callable(faults) else faults:
+            if fault.model is not None and _plain(fault.model) not in CHARACTERS:
+                raise UnknownModel(fault.model, tuple(CHARACTERS), what="simulated model")
         self.seed, self.pace, self.faults = seed, pace, faults
         self.calls: Counter[str] = Counter()
         self._lock = Lock()
@@ -122,28 +125,34 @@ class Simulation:
             raise TransportError("simulated: the connection was refused", sent=False)
         if fault.status is not None:
             return self._error(fault.status, fault.code or "simulated_fault", "A failure as scripted.", fault)
-        messages = messages_of(body["messages"])
-        used = count_messages(messages, f"{NAME}/{name}").tokens
+        try:
+            messages, tools, asked = messages_of(body["messages"]), _tools(body), _most(body)
+        except (UserError, LookupError, TypeError, AttributeError):
+            return self._error(400, "invalid_request", "The messages, the tools or max_tokens are malformed.", fault)
+        used = count_messages(messages, f"{NAME}/{name}", tools).tokens
         limit = one.context_window
         if used + 1 > limit:
             text = f"maximum context length is {limit} tokens. However, your messages resulted in {used} tokens."
             return self._error(400, "context_length_exceeded", f"This model's {text}", fault)
-        return self._answer(body, name, one, used, fault)
+        room = min(asked or one.max_output_tokens, one.max_output_tokens, limit - used)
+        return self._answer(body, messages, name, used, room, fault)
 
     def _fault(self, name: str, number: int) -> Fault:
         if callable(self.faults):
             return self.faults(name, number) or Fault()
         for fault in self.faults:
-            if fault.model in (None, name) and (not fault.calls or number in fault.calls):
+            if (fault.model is None or _plain(fault.model) == name) and (not fault.calls or number in fault.calls):
                 return fault
         return Fault()
 
-    def _answer(self, body: Mapping[str, Any], name: str, one: Character, used: int, fault: Fault) -> LocalAnswer:
+    def _answer(
+        self, body: Mapping[str, Any], messages: Sequence[Message], name: str, used: int, room: int, fault: Fault
+    ) -> LocalAnswer:
+        one = CHARACTERS[name]
         asked = json.dumps([self.seed, name, body["messages"]], sort_keys=True)
         chance = random.Random(hashlib.sha256(asked.encode("utf-8", "surrogatepass")).digest())
-        limit = min(body.get("max_tokens") or one.max_output_tokens, one.max_output_tokens, one.context_window - used)
-        whole = encode(compose(body["messages"], name, one, chance))
-        ids = whole[:limit]
+        whole = encode(_until(compose(messages, name, one, chance), body.get("stop")))
+        ids = whole[:room]
         text = decode(ids)
         finish = "stop" if len(ids) == len(whole) else "length"
         usage = None if fault.mute else {
@@ -169,19 +178,21 @@ class Simulation:
         """Yield the stream: a few tokens a chunk, cut where characters end, then finish reason, usage and [DONE]."""
         size = 4
         shown = ""
-        for sent, end in enumerate(range(size, len(ids) + size, size), 1):
+        total = -(-len(ids) // size)
+        for sent in range(total + 1):
+            if sent == fault.cut_after:
+                return
+            if sent == fault.break_after:
+                broken = {"error": {"message": "It broke, as scripted.", "code": 500}}
+                yield 0.0, b"data: " + openai.dumps(broken) + b"\n\n"
+                return
+            if sent == total:
+                break
+            end = (sent + 1) * size
             # Tokens may end inside a character: only what decodes whole is shown.
             text = decode(ids[:end]) if end >= len(ids) else decode(ids[:end]).rstrip("\ufffd")
             yield size * per_token, _event(head, {"content": text[len(shown) :]})
             shown = text
-            if fault.cut_after is not None and sent >= fault.cut_after:
-                return
-            if fault.break_after is not None and sent >= fault.break_after:
-                yield (
-                    0.0,
-                    b"data: " + openai.dumps({"error": {"message": "It broke, as scripted.", "code": 500}}) + b"\n\n",
-                )
-                return
         yield 0.0, _event(head, {}, finish)
         if usage:
             yield 0.0, b"data: " + openai.dumps({**head, "object": _CHUNK, "choices": [], "usage": usage}) + b"\n\n"
@@ -195,14 +206,38 @@ class Simulation:
             "insufficient_quota"
             if code == "insufficient_quota"
             else "invalid_request_error"
-            if status < 429
+            if 400 <= status < 429
             else "error"
         )
         body = openai.dumps({"error": {"message": f"simulated: {message}", "type": kind, "code": code}})
-        return LocalAnswer(status, headers, 0.02 * self.pace, [(0.0, body)])
+        delay = 0.0 if fault is None else fault.delay
+        return LocalAnswer(status, headers, (0.02 + delay) * self.pace, [(0.0, body)])
 
 
 _CHUNK = "chat.completion.chunk"
+
+
+def _plain(model: str) -> str:
+    return model.removeprefix(f"{NAME}/")
+
+
+def _tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
+    functions = [tool["function"] for tool in body.get("tools") or ()]
+    return tuple(Tool(f["name"], f.get("description", ""), f.get("parameters", {})) for f in functions)
+
+
+def _most(body: Mapping[str, Any]) -> int | None:
+    """Return the tokens asked for at most. Raises TypeError for what is no number of them."""
+    asked = body.get("max_completion_tokens") or body.get("max_tokens")
+    if asked is not None and (not isinstance(asked, int) or asked < 1):
+        raise TypeError
+    return asked
+
+
+def _until(text: str, stop: Any) -> str:
+    """Return the text before the first of the stop sequences, which is left out, as OpenAI leaves it out."""
+    sequences = [stop] if isinstance(stop, str) else stop or ()
+    return text[: min((at for s in sequences if s and (at := text.find(s)) >= 0), default=len(text))]
 
 
 def _event(head: Mapping[str, Any], delta: Mapping[str, str], finish: str | None = None) -> bytes:
@@ -238,10 +273,10 @@ sentences"""
 _DULL = frozenset(_DULL_WORDS.split())
 
 
-def compose(messages: Sequence[Mapping[str, Any]], name: str, one: Character, chance: random.Random) -> str:
+def compose(messages: Sequence[Message], name: str, one: Character, chance: random.Random) -> str:
     """Write a text of this model's usual length about the words of the prompt, saying that it is simulated."""
-    prompt = " ".join(str(m.get("content") or "") for m in messages)
-    topics = _topics(str(messages[-1].get("content") or ""), chance)
+    prompt = " ".join(message.text for message in messages)
+    topics = _topics(messages[-1].text, chance)
     wanted = chance.randint(*one.length)
     if "You are the critic" in prompt:
         picked = chance.sample(_OBJECTIONS, k=min(len(_OBJECTIONS), 1 + wanted // 60))
