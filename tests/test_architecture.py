@@ -26,9 +26,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # 3 flow: layers, and the one place that does HTTP
     ("layers", "drivers", "adversarial"),
     # 4 memory
-    ("journal", "sharing", "ledger"),
+    ("journal", "sharing", "embeddings", "ledger"),
     # 5 faces: parse, call, show
-    ("options", "streams", "fanout", "assembly", "kit", "analysis", "report", "notebook", "cli", "__main__"),
+    ("options", "streams", "fanout", "checkup", "assembly", "kit", "analysis", "report", "notebook", "cli", "__main__"),
 )
 
 HOMES = {

@@ -105,7 +105,7 @@ def _home(home: str | Path | None, config: Config) -> Path:
 def _simulated(config: Config, home: str | Path | None, notice: str) -> Assembly:
     # Simulated calls keep a ledger of their own, so that play money never mixes with what was really spent.
     place = Path(home) if home is not None else config.home / "simulated"
-    return Assembly(config, place, (simulated.provider(),), simulated.models(), notice)
+    return Assembly(config, place, (simulated.provider(),), simulated.models() + simulated.vectors(), notice)
 
 
 def _nothing_found(config: Config) -> str:

@@ -20,7 +20,9 @@ from tokenkit import drivers, layers
 from tokenkit.adversarial import Adversarial, adversarial
 from tokenkit.assembly import assemble, temporary_home, unlisted, vault_of
 from tokenkit.catalog import Catalog, Model
-from tokenkit.effects import Call, Sleep
+from tokenkit.checkup import Checkup, check_all
+from tokenkit.effects import Call, Layer, Sleep
+from tokenkit.embeddings import Embeddings, Near, embed_all, nearest
 from tokenkit.errors import AllFailed, UnknownModel, UserError
 from tokenkit.fanout import JUDGE, Batch, Comparison, Panel, Progress, judged, named_best, run_all
 from tokenkit.layers.recorded import transcript
@@ -31,7 +33,7 @@ from tokenkit.route import Policy, plan
 from tokenkit.sharing import SharedBucket
 from tokenkit.streams import AsyncStream, Stream
 from tokenkit.tokens import count_messages, count_text, counts_like
-from tokenkit.types import Delta, Prompt, Request, Response, Secret, TokenCount, messages_of
+from tokenkit.types import Delta, Message, Prompt, Request, Response, Secret, TokenCount, messages_of
 
 if TYPE_CHECKING:
     from tokenkit.journal import Journal
@@ -73,6 +75,7 @@ class Kit:
         self.policy = policy or found.config.routing
         self.on_sleep: Callable[[Sleep], None] | None = None
         self._turns = itertools.count()
+        self._checkups: dict[str, Checkup] = {}
         self._watch = layers.Watch(found.limits(lambda name, rate: SharedBucket(name, rate, lambda: self.journal)))
         local = {p.base_url: p.local for p in found.providers if p.local is not None}
         self._world = drivers.World(locals=local, client=client, on_sleep=self._slept)
@@ -92,7 +95,10 @@ class Kit:
 
         home = home or temporary_home()
         return cls(
-            home=home, providers=[simulated.provider(seed=seed, **simulation)], models=simulated.models(), environ={}
+            home=home,
+            providers=[simulated.provider(seed=seed, **simulation)],
+            models=simulated.models() + simulated.vectors(),
+            environ={},
         )
 
     # Asking: one request, one stack of layers, two drivers.
@@ -194,6 +200,41 @@ class Kit:
         best = named_best(verdict.text, len(texts))
         return Panel(answers, verdict, None if best is None else places[best])
 
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        user: str | None = None,
+        endpoint_name: str | None = None,
+    ) -> Embeddings:
+        """Turn texts into vectors, in as few requests as the provider allows, each with its receipt.
+
+        ``model`` is by default the first embedding model there is; ``dimensions`` shortens the vectors of models that
+        can. Raises UnknownModel, or what the provider answers.
+        """
+        chosen = self._embedding_model(model)
+        layer = layers.compose(self._recorded, layers.retrying(3, budget=self._watch.retry_budget))
+        asked = Request((), chosen.id, chosen.provider, user=user, endpoint_name=endpoint_name)
+
+        def ask(asks: Provider, messages: tuple[Message, ...]) -> Response:
+            call = layer(layers.send(lambda _: (asks, chosen)))
+            return drivers.drive(call(replace(asked, messages=messages), Trail(operation="embeddings")), self._world)
+
+        return embed_all(texts, chosen, self._providers[chosen.provider], dimensions, ask)
+
+    def similar(
+        self, query: str, candidates: Sequence[str], *, top: int = 3, model: str | None = None
+    ) -> tuple[Near, ...]:
+        """Return the ``top`` candidates nearest to ``query`` by cosine similarity, each with score, text and place."""
+        made = self.embed([query, *candidates], model=model)
+        return nearest(made[0], made[1:], candidates, top)
+
+    def health(self) -> dict[str, Checkup]:
+        """Ask every provider, at once, whether it is there: latency, models or the error. Fresh for half a minute."""
+        return check_all(self.providers, self._world, self._checkups)
+
     # What the kit knows.
 
     @property
@@ -249,9 +290,13 @@ class Kit:
     # How a call is put together.
 
     @cached_property
+    def _recorded(self) -> Layer:
+        return layers.recorded(self.journal.write, store_prompts=self.config.store_prompts, redact=self._redact)
+
+    @cached_property
     def _asking(self) -> Call:
         layer = layers.compose(
-            layers.recorded(self.journal.write, store_prompts=self.config.store_prompts, redact=self._redact),
+            self._recorded,
             layers.routed(self.plan_request),
             layers.falling_back(),
             layers.limited(self._watch.limits),
@@ -260,6 +305,14 @@ class Kit:
             layers.retrying(3, budget=self._watch.retry_budget),
         )
         return layer(layers.keyed(self._keys.get, lambda key: layers.send(lambda request: self._target(request, key))))
+
+    def _embedding_model(self, name: str | None) -> Model:
+        able = [model for model in self.catalog.models if "embed" in model.capabilities]
+        if name is None:
+            if not able:
+                raise UserError("No embedding model is configured: say model='openai/text-embedding-3-small', say.")
+            return able[0]
+        return self._eligible(Request((), model=name))[0]
 
     def _called(self, prompt: Prompt, parent: str, options: Options) -> Response:
         request, trail = self._begin(prompt, options)
@@ -299,7 +352,8 @@ class Kit:
         if request.provider is not None and request.provider not in self._providers:
             raise UnknownModel(request.provider, sorted(self._providers), what="provider")
         try:
-            return self.catalog.find(request.model, request.provider)
+            found = self.catalog.find(request.model, request.provider)
+            return tuple(m for m in found if "chat" in m.capabilities) if request.model == "auto" else found
         except UnknownModel:
             prefix, _, name = request.model.partition("/")
             provider = prefix if prefix in self._providers else request.provider

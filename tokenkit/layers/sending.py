@@ -98,6 +98,9 @@ def _streamed(attempt: _Try, reply: Reply, trail: Trail, clock: Callable[[], flo
 def _complete(response: Response, attempt: _Try) -> Usage:
     """Return the reported usage, with what the provider left out counted by us and marked as an estimate."""
     usage = response.usage or Usage()
+    if not usage.input_tokens:
+        # No prompt is 0 tokens: a server that says so has not counted, and its 0 for the answer means nothing either.
+        usage = replace(usage, input_tokens=None, output_tokens=usage.output_tokens or None)
     if usage.input_tokens is not None and usage.output_tokens is not None:
         return usage
     return replace(

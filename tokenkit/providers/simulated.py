@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,6 +90,12 @@ def models() -> tuple[Model, ...]:
     )
 
 
+def vectors() -> tuple[Model, ...]:
+    """Return the simulated embedding model: it compares words, not meanings."""
+    price = flat("simulated", f"{NAME}/lexicon", input=0.02, output=0)
+    return (Model(NAME, "lexicon", 1.0, price, 8_192, capabilities=frozenset({"embed"})),)
+
+
 def provider(seed: int = 0, *, name: str = NAME, pace: float = 1.0, faults: Faults = ()) -> Provider:
     """Return the simulated provider. ``pace`` scales every wait (0 is instant); equal seeds give equal answers."""
     world = Simulation(seed, pace, faults)
@@ -112,6 +119,8 @@ class Simulation:
     def __call__(self, wire: WireRequest) -> LocalAnswer:
         body = json.loads(wire.body)
         name = str(body.get("model"))
+        if wire.url.endswith("/embeddings"):
+            return self._vectors(name, body["input"], body.get("dimensions") or 256)
         one = CHARACTERS.get(name)
         if one is None:
             return self._error(
@@ -136,6 +145,13 @@ class Simulation:
             return self._error(400, "context_length_exceeded", f"This model's {text}", fault)
         room = min(asked or one.max_output_tokens, one.max_output_tokens, limit - used)
         return self._answer(body, messages, name, used, room, fault)
+
+    def _vectors(self, name: str, texts: Sequence[str], dimensions: int) -> LocalAnswer:
+        """Embed texts by hashing their words and letter triples: what shares words lies near, without any meaning."""
+        rows = [{"index": i, "embedding": lexical(text, dimensions)} for i, text in enumerate(texts)]
+        used = sum(len(encode(text)) for text in texts)
+        done = {"object": "list", "model": f"{name} (simulated)", "data": rows, "usage": {"prompt_tokens": used}}
+        return LocalAnswer(200, {"content-type": "application/json"}, 0.02 * self.pace, [(0.0, openai.dumps(done))])
 
     def _fault(self, name: str, number: int) -> Fault:
         if callable(self.faults):
@@ -292,6 +308,19 @@ def compose(messages: Sequence[Message], name: str, one: Character, chance: rand
         parts.append(chance.choice(_MIDDLES).format(topic=chance.choice(topics)))
         length += 14
     return " ".join(parts)
+
+
+def lexical(text: str, dimensions: int) -> list[float]:
+    """Return a vector of unit length whose places count the words and letter triples that hash there."""
+    words = text.lower().split()
+    pieces = words + [word[i : i + 3] for word in (f" {w} " for w in words) for i in range(len(word) - 2)]
+    counts = [0.0] * dimensions
+    for piece in pieces or [text]:
+        digest = hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        place = int.from_bytes(digest, "big")
+        counts[place % dimensions] += 1.0 if place >> 63 else -1.0
+    length = math.hypot(*counts) or 1.0
+    return [value / length for value in counts]
 
 
 def _topics(text: str, chance: random.Random) -> list[str]:
