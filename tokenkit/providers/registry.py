@@ -49,11 +49,24 @@ _broken: list[str] = []
 def known() -> Mapping[str, Make]:
     """Return every dialect by name, those of other packages included; one that cannot load is noted, not raised."""
     found = dict(BUILT_IN)
-    for point in entry_points(group="tokenkit.providers"):
+    _broken.clear()
+    try:
+        points = tuple(entry_points(group="tokenkit.providers"))
+    except Exception as error:  # one damaged list of entry points, of any package at all, spoils the reading of them
+        points = ()
+        _broken.append(f"The providers of other packages could not be listed: {type(error).__name__}.")
+    for point in points:
+        # A provider is handed a key, so a package may add one but not step into the place of one of ours.
+        why = "one of that name is built in" if point.name in BUILT_IN else ""
         try:
-            found[point.name] = point.load()
-        except Exception as error:  # another package's code may fail in any way, and must not take ours along
-            _broken.append(f"The provider {point.name} of another package could not be loaded: {type(error).__name__}.")
+            make = None if why else point.load()
+        except (Exception, SystemExit) as error:  # another package's code may fail in any way, and must not end ours
+            make, why = None, type(error).__name__
+        if callable(make):
+            found[point.name] = make
+        else:
+            reason = why or "it is no function"
+            _broken.append(f"The provider {point.name} of another package could not be loaded: {reason}.")
     return found
 
 
@@ -68,11 +81,11 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Provider, ...]:
     problems: list[str] = []
     for name, (keys, urls) in ENVIRONMENT.items():
         try:
-            key = next((key_from(environ, k) for k in keys if environ.get(k, "").strip()), None)
+            key = next((key for k in keys if (key := key_from(environ, k)) is not None), None)
+            url = next((url for u in urls if (url := address_from(environ, u, name)) is not None), None)
         except ConfigError as error:
             problems.extend(error.problems)
             continue
-        url = next((environ[u].strip() for u in urls if environ.get(u, "").strip()), None)
         if (url if name in OWN else key) is None:
             continue
         make = known()[name]
@@ -95,3 +108,19 @@ def key_from(environ: Mapping[str, str], variable: str) -> Secret | None:
             f"{variable} holds a key with a space, a control character or a letter no key has inside: copy it again."
         )
     return Secret(text)
+
+
+def address_from(environ: Mapping[str, str], variable: str, provider: str) -> str | None:
+    """Return the address a variable holds, without what comes with copying; ``None`` if unset.
+
+    Raises ConfigError, which does not show it, for what is no web address or has a name or a key in it.
+    """
+    text = environ.get(variable, "").strip().strip("'\"").strip()
+    if not text:
+        return None
+    bare = provider == "ollama"  # whose own tools take a host without a scheme
+    if not re.fullmatch(r"[\x21-\x7e]+" if bare else r"https?://[\x21-\x7e]+", text, re.IGNORECASE):
+        raise ConfigError(f"{variable} holds no web address: it begins with http:// or https:// and has no spaces.")
+    if "@" in text:
+        raise ConfigError(f"{variable} holds an address with a name or a key before an @: leave that out.")
+    return text
