@@ -81,7 +81,11 @@ def _parser() -> _Parser:
         commands,
         "provider",
         "the configured providers",
-        {"list": (_providers, "list their addresses"), "add": (_provider_add, "store a provider's key in the vault")},
+        {
+            "list": (_providers, "list their addresses"),
+            "add": (_provider_add, "store a provider's key in the vault"),
+            "health": (_health, "ask each whether it is there"),
+        },
     )
     provider["add"].add_argument("name", help="openai, anthropic, google …")
     _vault_commands(commands)
@@ -208,6 +212,14 @@ def _providers(said: argparse.Namespace) -> int:
         for provider in kit.providers:
             print(f"{provider.name:16} {provider.base_url}")
     return 0
+
+
+def _health(said: argparse.Namespace) -> int:
+    with _kit(said) as kit:
+        found = kit.health().values()
+        for one in found:
+            print(one)
+        return 0 if all(found) else 1
 
 
 def _vault(said: argparse.Namespace) -> Vault:

@@ -69,7 +69,7 @@ def embed_all(
     dimensions: int | None,
     ask: Callable[[Provider, tuple[Message, ...]], Response],
 ) -> Embeddings:
-    """Embed texts in as few requests as the provider allows; ``ask`` makes one. Raises ProtocolError for odd numbers."""
+    """Embed texts in as few requests as the provider allows; ``ask`` makes one. Raises ProtocolError for odd counts."""
     texts = [texts] if isinstance(texts, str) else list(texts)
     embedder, vectors, receipts = embedder_of(provider), list[Vector](), list[Receipt]()
     for start in range(0, len(texts), embedder.most):

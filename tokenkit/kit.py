@@ -28,6 +28,7 @@ from tokenkit.fanout import JUDGE, Batch, Comparison, Panel, Progress, judged, n
 from tokenkit.layers.recorded import transcript
 from tokenkit.options import Options, request_of
 from tokenkit.providers.base import Provider
+from tokenkit.providers.completions import completing
 from tokenkit.receipts import Plan, Receipt, Trail
 from tokenkit.route import Policy, plan
 from tokenkit.sharing import SharedBucket
@@ -368,6 +369,8 @@ class Kit:
         except UnknownModel:
             model = unlisted(provider, name, self.config)
         found = self._providers[provider]
+        if "chat" not in model.capabilities:
+            found = completing(found)
         return (found if key is None else replace(found, key=key)), model
 
     def _slept(self, sleep: Sleep) -> None:

@@ -132,7 +132,7 @@ def _barred(request: Request, model: Model, tokens: TokenCount, state: Health) -
         return f"max_tokens {wants:,} is more than the {model.max_output_tokens:,} it can answer"
     if model.context_window is not None and tokens.tokens + (wants or 1) > model.context_window:
         return f"{tokens.tokens:,} tokens in and {wants or 1:,} out do not fit its window of {model.context_window:,}"
-    if "chat" not in model.capabilities:
+    if not model.capabilities & ANSWERS:
         return "it does not chat"
     missing = _needs(request) - model.capabilities
     if missing:
@@ -141,6 +141,8 @@ def _barred(request: Request, model: Model, tokens: TokenCount, state: Health) -
 
 
 _NOTHING: frozenset[str] = frozenset()
+ANSWERS = frozenset({"chat", "completion"})
+"""The capabilities that make a model answer a prompt."""
 
 
 def _needs(request: Request) -> frozenset[str]:
