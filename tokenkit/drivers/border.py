@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from tokenkit.effects import WireRequest
 from tokenkit.errors import DeadlineExceeded, ProtocolError, TokenkitError, TransportError
@@ -83,6 +83,28 @@ def decoder(headers: Mapping[str, str]) -> Callable[[bytes], bytes] | None:
         return out
 
     return decode
+
+
+def whole(some: Callable[[], bytes]) -> bytes:
+    """Read with ``some`` until nothing comes any more. Raises ProtocolError beyond what any model writes."""
+    parts, size = [], 0
+    while data := some():
+        parts.append(data)
+        size += len(data)
+        if size > LARGEST_BODY:
+            raise too_large()
+    return b"".join(parts)
+
+
+async def awhole(some: Callable[[], Awaitable[bytes]]) -> bytes:
+    """As ``whole``, in async code."""
+    parts, size = [], 0
+    while data := await some():
+        parts.append(data)
+        size += len(data)
+        if size > LARGEST_BODY:
+            raise too_large()
+    return b"".join(parts)
 
 
 def too_large() -> ProtocolError:

@@ -19,7 +19,8 @@ from threading import Lock
 from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
-from tokenkit.drivers.border import CONNECT_SECONDS, LARGEST_BODY, READ_SECONDS, clean, decoder, remaining, too_large
+from tokenkit.drivers import border
+from tokenkit.drivers.border import CONNECT_SECONDS, READ_SECONDS, clean, decoder, remaining
 from tokenkit.effects import Open, Reply, WireRequest
 from tokenkit.errors import TransportError
 
@@ -86,7 +87,7 @@ class Source:
             return b""
         stop: BaseException
         try:
-            data = self._whole() if whole else self._some()
+            data = border.whole(self._some) if whole else self._some()
             if self.done:
                 self.pool.give_back(self, self.answer)
             return data
@@ -108,15 +109,6 @@ class Source:
             if data:
                 return data
         return b""
-
-    def _whole(self) -> bytes:
-        parts, size = [], 0
-        while data := self._some():
-            parts.append(data)
-            size += len(data)
-            if size > LARGEST_BODY:
-                raise too_large()
-        return b"".join(parts)
 
     def close(self) -> None:
         if not self.done:

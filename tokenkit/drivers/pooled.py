@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from tokenkit.drivers.border import CONNECT_SECONDS, LARGEST_BODY, READ_SECONDS, clean, remaining, too_large
+from tokenkit.drivers.border import CONNECT_SECONDS, LARGEST_BODY, READ_SECONDS, awhole, clean, remaining
 from tokenkit.effects import Open, Reply, WireRequest
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class AsyncSource:
     async def read(self, whole: bool) -> bytes:
         stop: BaseException
         try:
-            return await within(self._whole() if whole else self._some(), self.deadline)
+            return await within(awhole(self._some) if whole else self._some(), self.deadline)
         except BaseException as error:
             self.close()
             stop = clean(error, self.wire, sent=True, deadline=self.deadline)
@@ -37,15 +37,6 @@ class AsyncSource:
 
     async def _some(self) -> bytes:
         return await self.answer.content.readany()
-
-    async def _whole(self) -> bytes:
-        parts, size = [], 0
-        while data := await self._some():
-            parts.append(data)
-            size += len(data)
-            if size > LARGEST_BODY:
-                raise too_large()
-        return b"".join(parts)
 
     def close(self) -> None:
         if self.answer.content.is_eof() and not self.answer.content.exception():

@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Generator
 from typing import Any
 
-from tokenkit.drivers.border import CONNECT_SECONDS, LARGEST_BODY, READ_SECONDS, clean, remaining, too_large
+from tokenkit.drivers import border
+from tokenkit.drivers.border import CONNECT_SECONDS, READ_SECONDS, awhole, clean, remaining
 from tokenkit.drivers.pooled import within
 from tokenkit.effects import Open, Reply, WireRequest
 from tokenkit.errors import TransportError
@@ -54,15 +55,7 @@ class YourSource:
     def read(self, whole: bool) -> bytes:
         stop: BaseException
         try:
-            if not whole:
-                return self._some()
-            parts, size = [], 0
-            while data := self._some():
-                parts.append(data)
-                size += len(data)
-                if size > LARGEST_BODY:
-                    raise too_large()
-            return b"".join(parts)
+            return border.whole(self._some) if whole else self._some()
         except BaseException as error:
             self.close()
             stop = _mapped(error, self.effect)
@@ -106,7 +99,9 @@ class YourAsyncSource:
     async def read(self, whole: bool) -> bytes:
         stop: BaseException
         try:
-            return await within(_shielded(self._whole() if whole else self._some(), self.answer), self.effect.deadline)
+            return await within(
+                _shielded(awhole(self._some) if whole else self._some(), self.answer), self.effect.deadline
+            )
         except BaseException as error:
             stop = _mapped(error, self.effect)
         raise stop
@@ -114,15 +109,6 @@ class YourAsyncSource:
     async def _some(self) -> bytes:
         data: bytes = await anext(self.pieces, b"")
         return data
-
-    async def _whole(self) -> bytes:
-        parts, size = [], 0
-        while data := await self._some():
-            parts.append(data)
-            size += len(data)
-            if size > LARGEST_BODY:
-                raise too_large()
-        return b"".join(parts)
 
     def close(self) -> None:
         if not self.answer.is_closed:
