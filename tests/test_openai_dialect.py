@@ -318,6 +318,17 @@ def test_what_an_answer_begins_with_is_shown_without_keys() -> None:
     assert len(str(caught.value)) < 200
 
 
+def test_a_character_cut_in_two_by_a_server_is_joined_and_half_a_one_is_marked() -> None:
+    def chunk(text: str) -> dict[str, Any]:
+        return {"choices": [{"delta": {"content": text, "reasoning": text}}]}
+
+    found = streamed(chunk("a\ud83d"), chunk(""), chunk("\ude00b"), chunk("\ude00"), chunk("\ud83d"), b"[DONE]")
+    assert found.text == "a😀b\ufffd\ufffd"
+    assert streamed(chunk("\ud83d"), chunk("x"), b"[DONE]").text == "\ufffdx"
+    whole = openai.decode(answer({"content": "a\ud83d\ude00\ud83d", "reasoning": "\udfff"}))
+    assert (whole.text, whole.reasoning) == ("a😀\ufffd", "\ufffd")
+
+
 # Hostile answers
 
 JSON = st.recursive(
@@ -348,6 +359,7 @@ def check(response: Response) -> None:
     """Everything in an answer has the type it says it has, whatever the server sent."""
     assert isinstance(response.text, str)
     assert isinstance(response.reasoning, str)
+    (response.text + response.reasoning).encode()  # no half of a character, which nothing can print
     for word in (response.model, response.finish_reason, response.id):
         assert word is None or isinstance(word, str)
     for call in response.tool_calls:

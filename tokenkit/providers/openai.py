@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,7 +83,7 @@ def decode(body: bytes) -> Response:
         raise ProtocolError("The answer has no choices.")
     message = record(choice.get("message"))
     return Response(
-        _text(message.get("content")) or _text(message.get("refusal")),
+        _sound(_text(message.get("content")) or _text(message.get("refusal"))),
         model=word(data.get("model")),
         finish_reason=word(choice.get("finish_reason")),
         usage=usage_of(data.get("usage")),
@@ -102,9 +103,10 @@ def feed() -> Feed:
     ended = False
     whole: list[bytes] | None = None
     begun = False
+    half = ""  # the first half of a character, where a server that counts in UTF-16 cut one in two
 
     def deltas(data: bytes) -> list[Delta]:
-        nonlocal ended, whole, begun
+        nonlocal ended, whole, begun, half
         if not begun and data.strip():
             begun, whole = True, [] if data.lstrip().startswith(b"{") else None
         if whole is not None:
@@ -123,9 +125,15 @@ def feed() -> Feed:
                 raise
             delta = _delta(chunk)
             ended = ended or delta.finish_reason is not None
+            if half or not delta.text.isascii():
+                said = half + delta.text
+                half = said[-1:] if "\ud800" <= said[-1:] <= "\udbff" else ""
+                delta = replace(delta, text=_sound(said[: len(said) - len(half)]))
             found.append(delta)
         if not data and not ended:
             raise ProtocolError("The stream ended before the answer did.")
+        if not data and half:
+            found.append(Delta(_sound(half)))
         return found
 
     return deltas
@@ -197,7 +205,14 @@ def _text(content: Any) -> str:
 def _thoughts(message: Mapping[str, Any]) -> str:
     """Return the reasoning, by whichever name: DeepSeek's, OpenRouter's, or Mistral's parts of type ``thinking``."""
     told = text(message.get("reasoning_content")) or text(message.get("reasoning"))
-    return told or "".join(_text(part.get("thinking")) for part in records(message.get("content")))
+    return _sound(told or "".join(_text(part.get("thinking")) for part in records(message.get("content"))))
+
+
+def _sound(text: str) -> str:
+    """Return text that can be printed: halves of one character that meet are joined, a lone one becomes U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _fragment(place: int, call: Mapping[str, Any]) -> ToolCallDelta:
@@ -214,7 +229,9 @@ def _call(call: Mapping[str, Any]) -> ToolCall:
 
 def _arguments(function: Mapping[str, Any]) -> str:
     given = function.get("arguments")
-    return json.dumps(given) if isinstance(given, Mapping) else text(given)  # some servers send the object itself
+    return (
+        json.dumps(given) if isinstance(given, Mapping) else _sound(text(given))
+    )  # some servers send the object itself
 
 
 def _is_openai(base_url: str) -> bool:
