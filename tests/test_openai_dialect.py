@@ -29,7 +29,6 @@ from tokenkit.types import Image, Message, Request, Response, Secret, Tool, Tool
 PAYLOADS = Path(__file__).parent / "payloads" / "openai"
 GOLDEN = json.loads((PAYLOADS / "requests.json").read_bytes())
 WHOLE = (PAYLOADS / "whole.json").read_bytes()
-STREAMS = sorted(PAYLOADS.glob("*.sse"))
 OPENAI = openai.provider(key=Secret("sk-canary-9wXy"))
 ELSEWHERE = openai.provider(name="here", base_url="http://localhost:8000/v1/")
 
