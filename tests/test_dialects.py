@@ -26,8 +26,9 @@ from tokenkit.errors import (
     TokenkitError,
 )
 from tokenkit.pricing import flat
-from tokenkit.providers import anthropic, azure, gemini, ollama, responses
+from tokenkit.providers import anthropic, azure, gemini, ollama, openai, responses
 from tokenkit.providers.base import Provider, gather
+from tokenkit.providers.sse import BOM
 from tokenkit.types import Message, Request, Response, Secret, Usage
 
 PAYLOADS = Path(__file__).parent / "payloads"
@@ -38,6 +39,7 @@ DIALECTS: dict[str, Provider] = {
     "anthropic": anthropic.provider(key=Secret("canary")),
     "gemini": gemini.provider(key=Secret("canary")),
     "ollama": ollama.provider(key=Secret("canary")),
+    "openai": openai.provider(key=Secret("canary")),
     "responses": responses.provider(key=Secret("canary")),
     "azure": azure.provider(base_url="https://x.openai.azure.com", key=Secret("canary")),
 }
@@ -91,11 +93,22 @@ def test_one_call_has_one_usage_and_one_cost_through_every_dialect(name: str) ->
     assert price.receipt(usage.input_tokens).cost(usage) == 300 * 3_000 + 700 * 300 + 150 * 15_000
 
 
+def disguised(name: str, ends: bytes) -> bytes:
+    """A stream behind a byte-order mark, with other line ends, and a comment (in JSON lines, an empty one) before each.
+
+    A comment after an event's name, and before its data, is a comment too.
+    """
+    filler = b"\n" if name == "ollama" else b": keep-alive, data: no\n"
+    lines = payload(name, STREAMS[name]).splitlines(keepends=True)
+    return BOM + b"".join(part for line in lines for part in (filler, line)).replace(b"\n", ends)
+
+
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("disguise", [False, True], ids=["plain", "with BOM and comments"])
 @EVERY
-def test_every_cut_of_a_stream_reads_the_same(name: str, ends: bytes) -> None:
+def test_every_cut_of_a_stream_reads_the_same(name: str, disguise: bool, ends: bytes) -> None:
     provider = DIALECTS[name]
-    stream = payload(name, STREAMS[name]).replace(b"\n", ends)
+    stream = disguised(name, ends) if disguise else payload(name, STREAMS[name]).replace(b"\n", ends)
     wanted = told(provider.decode(payload(name, "whole.json")))
     for cut in range(len(stream) + 1):
         pieces = [piece for piece in (stream[:cut], stream[cut:]) if piece]

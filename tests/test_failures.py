@@ -114,6 +114,8 @@ FORMS = [
     "sk-ab…9wXy",
     "...9wXy",
     "abcd...9wXy",
+    "ab............9wXy",
+    "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJ...9wXy",
     "gsk_abcdefghijklmnop9wXy",
     "xai-abcdef9wXy",
     "AIzaSyabcdef-ghi_9wXy",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,17 +103,19 @@ def feed() -> Feed:
     ended = False
     whole: list[bytes] | None = None
     begun = False
+    shown: Any = None  # the number of the choice that is read: extra may ask for several, which come in turns
+    placed = _placing()
     half = ""  # the first half of a character, where a server that counts in UTF-16 cut one in two
 
     def deltas(data: bytes) -> list[Delta]:
-        nonlocal ended, whole, begun, half
+        nonlocal ended, whole, begun, shown, half
         if not begun and data.strip():
             begun, whole = True, [] if data.lstrip().startswith(b"{") else None
         if whole is not None:
             whole.append(data)
             return [] if data else [_at_once(decode(b"".join(whole)))]
         found: list[Delta] = []
-        for _, event in split(data):
+        for name, event in split(data):
             if event.strip() == b"[DONE]":
                 ended = True
                 continue
@@ -123,7 +125,11 @@ def feed() -> Feed:
                 if ended and not data:  # what was cut is no part of the answer: at most its usage
                     continue
                 raise
-            delta = _delta(chunk)
+            if name == "error" and not chunk.get("error"):
+                raise failure(None, {}, chunk)
+            choice = _choice_of(chunk, shown)
+            shown = choice.get("index") if shown is None else shown
+            delta = _delta(chunk, choice, placed)
             ended = ended or delta.finish_reason is not None
             if half or not delta.text.isascii():
                 said = half + delta.text
@@ -142,6 +148,8 @@ def feed() -> Feed:
 def usage_of(data: Any) -> Usage | None:
     """Read OpenAI's usage; a figure that is not there, or is no count, stays unknown."""
     data = record(data)
+    if not data:
+        return None
     into, out = record(data.get("prompt_tokens_details")), record(data.get("completion_tokens_details"))
     cached = count(into.get("cached_tokens"))
     if cached is None:
@@ -157,9 +165,10 @@ def usage_of(data: Any) -> Usage | None:
     return None if usage == Usage() else usage
 
 
-def _choice_of(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the first choice, empty where there is none. Raises what an error in the answer, or in it, says."""
-    choice = next(iter(records(data.get("choices"))), {})
+def _choice_of(data: Mapping[str, Any], number: Any = None) -> Mapping[str, Any]:
+    """Return the first choice, or that of a number; empty where there is none. Raises what an error in there says."""
+    choices = records(data.get("choices"))
+    choice = next((c for c in choices if number is None or c.get("index") in (None, number)), {})
     if data.get("error"):
         raise failure(None, {}, data)
     if data.get("object") == "error":  # vLLM has the error at the top
@@ -169,15 +178,16 @@ def _choice_of(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return choice
 
 
-def _delta(chunk: Mapping[str, Any]) -> Delta:
-    choice = _choice_of(chunk)
+def _delta(
+    chunk: Mapping[str, Any], choice: Mapping[str, Any], placed: Callable[[ToolCallDelta], ToolCallDelta]
+) -> Delta:
     delta = record(choice.get("delta"))
     # Groq used to tell its usage under a name of its own.
     usage = usage_of(chunk.get("usage")) or usage_of(record(chunk.get("x_groq")).get("usage"))
     return Delta(
         _text(delta.get("content")) or _text(delta.get("refusal")),
         _thoughts(delta),
-        tuple(_fragment(place, call) for place, call in enumerate(records(delta.get("tool_calls")))),
+        tuple(placed(_fragment(place, call)) for place, call in enumerate(records(delta.get("tool_calls")))),
         word(choice.get("finish_reason")),
         usage,
         word(chunk.get("model")),
@@ -213,6 +223,30 @@ def _sound(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _placing() -> Callable[[ToolCallDelta], ToolCallDelta]:
+    """Return what gives each call of a stream a number of its own.
+
+    Some compatible servers (Ollama, SGLang, translators of Gemini) number all of them 0: another id that comes with a
+    name begins another call. An id alone does not, for vLLM used to invent one for every fragment.
+    """
+    ours: dict[int, int] = {}
+    begun: dict[int, str | None] = {}
+    last = -1
+
+    def placed(part: ToolCallDelta) -> ToolCallDelta:
+        nonlocal last
+        place = ours.get(part.index)
+        if place is None or (part.id and part.name and begun[place] not in (None, part.id)):
+            place = part.index if part.index not in begun else last + 1
+            last = max(last, place)
+            ours[part.index], begun[place] = place, part.id
+        elif begun[place] is None:
+            begun[place] = part.id
+        return part if place == part.index else replace(part, index=place)
+
+    return placed
 
 
 def _fragment(place: int, call: Mapping[str, Any]) -> ToolCallDelta:

@@ -32,12 +32,13 @@ def count(value: Any) -> int | None:
 
 def record(value: Any) -> Mapping[str, Any]:
     """Return an object, or an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    # Every object out of JSON is a dict, which is known at a tenth of the price: this runs often in every chunk.
+    return value if type(value) is dict or isinstance(value, Mapping) else {}
 
 
 def records(value: Any) -> list[Mapping[str, Any]]:
     """Return the objects of a list, or an empty list."""
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+    return [one for one in value if type(one) is dict or isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 def body_of(body: bytes) -> dict[str, Any]:
