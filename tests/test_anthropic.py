@@ -87,6 +87,30 @@ def test_what_is_left_out_or_added_is_noted() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "taken"),
+    [
+        ("claude-3-7-sonnet-20250219", {"temperature", "top_p"}),
+        ("claude-opus-4-20250514", {"temperature", "top_p"}),
+        ("claude-opus-4-1-20250805", {"temperature"}),
+        ("claude-sonnet-4-5", {"temperature"}),
+        ("claude-haiku-4-5-20251001", {"temperature"}),
+        ("anthropic/claude-opus-4.6", {"temperature"}),
+        ("claude-opus-4-7", set()),
+        ("claude-opus-5", set()),
+        ("claude-sonnet-5-20270101", set()),
+        ("somebody-elses-model", {"temperature", "top_p"}),
+    ],
+)
+def test_sampling_goes_only_to_models_that_take_it_and_what_does_not_go_is_noted(model: str, taken: set[str]) -> None:
+    body, notes = written(Request(HELLO, model, max_tokens=1, temperature=0.0, top_p=0.5))
+    assert body.keys() & {"temperature", "top_p"} == taken
+    assert [note.split()[0] for note in notes] == sorted({"temperature", "top_p"} - taken)
+    if "top_p" not in taken and taken:  # alone, it goes
+        alone, notes = written(Request(HELLO, model, max_tokens=1, top_p=0.5))
+        assert (alone["top_p"], notes) == (0.5, ())
+
+
+@pytest.mark.parametrize(
     ("choice", "wanted"),
     [
         ("auto", {"type": "auto"}),

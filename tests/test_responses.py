@@ -64,6 +64,15 @@ def test_what_it_does_not_take_is_noted() -> None:
         assert any(note.startswith(word) for note in notes), word
 
 
+def test_reasoning_models_are_known_at_regional_addresses_too_and_nowhere_else() -> None:
+    asked = Request(HELLO, "o3", temperature=0.1)
+    for base_url, takes in (("https://eu.api.openai.com/v1", False), ("https://relay.example/v1", True)):
+        provider = responses.provider(base_url=base_url)
+        wire = provider.encode(asked, provider)
+        assert ("temperature" in json.loads(wire.body)) is takes
+        assert bool(wire.notes) is not takes
+
+
 def test_a_schema_goes_under_text_with_its_name_and_strictness() -> None:
     asked = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True}}
     assert written(Request(HELLO, "m", response_format=asked))[0]["text"] == {

@@ -8,6 +8,7 @@ total: the last figure that is not null counts.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,11 @@ VERSION = "2023-06-01"
 
 MAX_TOKENS = 4096
 """What ``max_tokens`` is where the request has none: the API requires one, and every Claude can write as many."""
+
+# Opus 4.7 and every model since refuse sampling of one's own; Opus 4.1, and the models of 4.5 and 4.6, take temperature
+# or top_p, never both (Anthropic, "Migration guide").
+_FIXED = re.compile(r"claude-(?:opus-4[-.][7-9]|[a-z]+-(?:[5-9]|\d\d))(?!\d)")
+_ONE_OF_TWO = re.compile(r"claude-[a-z]+-4[-.][1-6](?!\d)")
 
 _FINISH = {
     "end_turn": "stop",
@@ -79,10 +85,7 @@ def encode(request: Request, provider: Provider) -> WireRequest:
         if any(m.role in _SYSTEM for m in request.messages[first:]):
             notes.append("a system message from the middle of the conversation was moved to its front")
     body["messages"] = _turns(request.messages, notes)
-    if request.temperature is not None:
-        body["temperature"] = request.temperature
-    if request.top_p is not None:
-        body["top_p"] = request.top_p
+    body |= _sampling(request, notes)
     if request.seed is not None:
         notes.append("seed was left out: this API does not take it")
     if request.stop:
@@ -106,6 +109,19 @@ def encode(request: Request, provider: Provider) -> WireRequest:
     # Anthropic's own tools write the address without the version, ours with: both are understood.
     url = f"{provider.base_url.removesuffix('/v1')}/v1/messages"
     return WireRequest("POST", url, dumps(body), headers, provider.credentials(), tuple(notes))
+
+
+def _sampling(request: Request, notes: list[str]) -> dict[str, float]:
+    """Return temperature and top_p, as far as the model takes them."""
+    asked = {"temperature": request.temperature, "top_p": request.top_p}
+    found = {field: value for field, value in asked.items() if value is not None}
+    if _FIXED.search(request.model):
+        notes.extend(f"{field} was left out: {request.model} does not take it" for field in found)
+        return {}
+    if len(found) == 2 and _ONE_OF_TWO.search(request.model):
+        notes.append(f"top_p was left out: {request.model} does not take it beside temperature")
+        del found["top_p"]
+    return found
 
 
 def decode(body: bytes) -> Response:

@@ -36,7 +36,7 @@ def encode(request: Request, provider: Provider) -> WireRequest:
     """Write a chat completion request. What the model does not take is left out, and noted."""
     notes: list[str] = []
     body: dict[str, Any] = {"model": request.model, "messages": [_message(m) for m in request.messages]}
-    reasons = _is_openai(provider.base_url) and bool(_REASONS.match(request.model))
+    reasons = reasons_at(provider.base_url, request.model)
     wanted = {"temperature": request.temperature, "top_p": request.top_p, "stop": list(request.stop) or None}
     for field, value in wanted.items():
         if value is not None and reasons:
@@ -268,9 +268,10 @@ def _arguments(function: Mapping[str, Any]) -> str:
     )  # some servers send the object itself
 
 
-def _is_openai(base_url: str) -> bool:
+def reasons_at(base_url: str, model: str) -> bool:
+    """Whether a model is one of OpenAI's own that reason: at its regional addresses too, and never elsewhere."""
     host = urlsplit(base_url).hostname or ""
-    return host == "api.openai.com" or host.endswith(".api.openai.com")  # the regional addresses too
+    return (host == "api.openai.com" or host.endswith(".api.openai.com")) and bool(_REASONS.match(model))
 
 
 def _message(message: Message) -> dict[str, Any]:

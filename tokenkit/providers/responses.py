@@ -14,7 +14,7 @@ from tokenkit.effects import WireRequest
 from tokenkit.errors import ProtocolError, ProviderError
 from tokenkit.providers.base import Feed, Provider
 from tokenkit.providers.failures import classify, failure
-from tokenkit.providers.openai import _REASONS, BASE_URL, dumps
+from tokenkit.providers.openai import BASE_URL, dumps, reasons_at
 from tokenkit.providers.shapes import body_of, count, record, records, schema_of, text, word
 from tokenkit.providers.sse import events, parse
 from tokenkit.types import Delta, Image, Message, Request, Response, Secret, Tool, ToolCall, ToolCallDelta, Usage
@@ -30,7 +30,7 @@ def encode(request: Request, provider: Provider) -> WireRequest:
     notes: list[str] = []
     body: dict[str, Any] = {"model": request.model, "store": False}
     body["input"] = [item for message in request.messages for item in _items(message, notes)]
-    fixed = provider.base_url == BASE_URL and bool(_REASONS.match(request.model))
+    fixed = reasons_at(provider.base_url, request.model)
     for field in ("temperature", "top_p"):
         value = getattr(request, field)
         if value is not None and fixed:
