@@ -12,6 +12,7 @@ from tokenkit.effects import Drain, Flow, Open
 from tokenkit.errors import TokenkitError
 from tokenkit.providers import listing
 from tokenkit.providers.base import Provider
+from tokenkit.providers.masking import without_key
 from tokenkit.types import Response
 
 PATIENCE = 5.0
@@ -66,7 +67,7 @@ def check_all(providers: Sequence[Provider], world: drivers.World, known: dict[s
 
 def _asking(provider: Provider, began: float) -> Flow:
     reply = yield Open(listing.encode(provider), began + PATIENCE)
-    body = yield Drain(reply.source, whole=True)
+    body = without_key((yield Drain(reply.source, whole=True)), provider.key)
     if not 200 <= reply.status < 300:
         raise provider.classify(reply.status, reply.headers, body)
     return Response(body.decode("utf-8", "replace"))

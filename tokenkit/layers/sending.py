@@ -16,6 +16,7 @@ from tokenkit.catalog import Model
 from tokenkit.effects import Call, Drain, Effect, Flow, Open, Reply, Show
 from tokenkit.errors import ProviderError, TokenkitError, TransportError
 from tokenkit.providers.base import Provider, gather
+from tokenkit.providers.masking import hide_key, without_key
 from tokenkit.receipts import Attempt, Trail
 from tokenkit.tokens import count_messages, count_text
 from tokenkit.types import Delta, Request, Response, Usage
@@ -56,7 +57,7 @@ def send(
             attempt.opened = True
             attempt.reply = reply = yield Open(wire, trail.deadline)
             if not 200 <= reply.status < 300:
-                body = yield Drain(reply.source, whole=True)
+                body = without_key((yield Drain(reply.source, whole=True)), provider.key)
                 raise provider.classify(reply.status, reply.headers, body)
             if request.stream:
                 yield from _streamed(attempt, reply, trail, clock)
@@ -67,6 +68,7 @@ def send(
                 response = provider.decode(body)
         except BaseException as stop:
             if isinstance(stop, ProviderError):
+                hide_key(stop, provider.key)
                 stop.provider, stop.model = stop.provider or provider.name, stop.model or model.id
             trail.attempts.append(_failed(attempt, trail, stop, clock()))
             trail.waited = 0.0

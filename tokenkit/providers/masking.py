@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
+from urllib.parse import quote
+
+from tokenkit.errors import ProviderError
+from tokenkit.types import Secret
 
 LONGEST_MESSAGE = 400
 
@@ -26,3 +31,39 @@ def safe(text: str) -> str:
     """Shorten a provider's words and take out what looks like a key, even a shortened one."""
     text = _KEYLIKE.sub("[key]", text[:LONGEST_READ])
     return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 1] + "…"
+
+
+SHORTEST_KEY = 6
+"""A key of fewer characters (``none``, ``EMPTY``) guards nothing, and is left standing in the words it is part of."""
+
+
+def without_key(body: bytes, key: Secret | None) -> bytes:
+    """Return what a provider sent without the key it was sent, which no pattern need know, in any form it may take."""
+    pattern = _forms(key)
+    if pattern is None:
+        return body
+    return pattern.sub("[key]", body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
+def hide_key(error: ProviderError, key: Secret | None) -> None:
+    """Take the key that was sent out of everything an error says."""
+    pattern = _forms(key)
+    if pattern is not None:
+        error.args = tuple(pattern.sub("[key]", said) if isinstance(said, str) else said for said in error.args)
+        for field in ("code", "request_id"):
+            said = getattr(error, field)
+            setattr(error, field, pattern.sub("[key]", said) if isinstance(said, str) else said)
+
+
+def _forms(key: Secret | None) -> re.Pattern[str] | None:
+    """Return what finds a key: whole or encoded; and, of a long one, a word that begins or ends as it does."""
+    text = key.reveal() if key is not None else ""
+    if len(text) < SHORTEST_KEY:
+        return None
+    raw = text.encode("utf-8", "surrogatepass")
+    whole = (text, quote(raw, safe=""), base64.b64encode(raw).decode().rstrip("="), raw.hex())
+    forms = [re.escape(form) for form in whole]
+    if len(text) >= 16:
+        word = r"[^\s\"'<>]{0,200}"
+        forms += [f"{re.escape(text[:8])}{word}", f"{word}{re.escape(text[-4:])}(?![A-Za-z0-9])"]
+    return re.compile("|".join(forms), re.IGNORECASE)
