@@ -278,7 +278,7 @@ class Trail:
 
     ``shown`` counts the deltas the caller has seen: once it is not 0, no retry and no fallback may follow.
     ``deadline`` is a ``time.monotonic()`` instant; ``waited`` the seconds slept since the last attempt; ``receipt``
-    and ``response`` are there once the call has been settled.
+    and ``response`` are there once the call has been settled; ``pending`` settles the try that began last.
     """
 
     id: str = ""
@@ -295,9 +295,16 @@ class Trail:
     operation: str = "chat"
     receipt: Receipt | None = None
     response: Response | None = None
+    pending: Callable[[], Attempt] | None = None
 
     def __post_init__(self) -> None:
         self.id = self.id or new_id()
+
+    def settled(self) -> tuple[Attempt, ...]:
+        """Return every try, the last one settled here if a stop came before it could settle itself."""
+        last = None if self.pending is None else self.pending()
+        known = last is None or any(attempt.started_at == last.started_at for attempt in self.attempts)
+        return tuple(self.attempts) if last is None or known else (*self.attempts, last)
 
 
 def new_id() -> str:

@@ -43,10 +43,12 @@ def recorded(
                 stop = error
                 raise
             finally:
-                receipt = _freeze(request, trail, response, stop, started_at, clock() - began)
-                if not store_prompts:
-                    receipt = replace(receipt, prompt=None, answer=None)
-                _settle(trail, _redacted(receipt, redact), write)
+
+                def settled() -> Receipt:
+                    receipt = _freeze(request, trail, response, stop, started_at, clock() - began)
+                    return _redacted(receipt if store_prompts else replace(receipt, prompt=None, answer=None), redact)
+
+                _settle(trail, settled, write)
                 if isinstance(stop, TokenkitError | KeyboardInterrupt):
                     stop.receipt = trail.receipt  # type: ignore[union-attr]  # an interrupted call has one to show too
             trail.response = replace(response, receipt=trail.receipt)
@@ -57,12 +59,12 @@ def recorded(
     return layer
 
 
-def _settle(trail: Trail, receipt: Receipt, write: Callable[[Receipt], None]) -> None:
+def _settle(trail: Trail, settled: Callable[[], Receipt], write: Callable[[Receipt], None]) -> None:
     """Write the receipt even if interrupts land meanwhile; pass the last of them on once it is written."""
     interrupt: KeyboardInterrupt | None = None
     while True:
         try:
-            trail.receipt = receipt
+            trail.receipt = receipt = settled()
             write(receipt)
             break
         except LedgerError as error:
@@ -82,7 +84,7 @@ def _freeze(
     started_at: int,
     seconds: float,
 ) -> Receipt:
-    attempts = tuple(trail.attempts)
+    attempts = trail.settled()
     last = attempts[-1] if attempts else None
     prompt = transcript(request.messages)
     status: Status = "ok" if stop is None else "error" if isinstance(stop, Exception) else "cancelled"

@@ -54,6 +54,8 @@ def send(
         try:
             wire = provider.encode(replace(request, model=model.name), provider)
             attempt.notes = wire.notes
+            # Should a stop land while this try is being settled, the receipt settles it instead.
+            trail.pending = lambda: _failed(attempt, trail, KeyboardInterrupt(), clock())
             attempt.opened = True
             attempt.reply = reply = yield Open(wire, trail.deadline)
             if not 200 <= reply.status < 300:
