@@ -1,195 +1,178 @@
-"""The sync connection pool: the standard library's HTTP client, kept alive, with a deadline on every byte.
+"""The sync connection pool: sockets kept alive, with a deadline on every byte.
 
 A kept-alive connection is used again only when nothing waits on it to be read: a server that closed it, or said
-something unasked, is noticed before the request is sent, so no request is ever sent twice.
+something unasked, is noticed before the request is sent. A request is never sent twice: once a byte of it has left,
+a POST may have been carried out, and only the layers above, which account for it, may try again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import io
 import os
+import queue
+import re
 import select
 import socket
 import ssl
-from collections import defaultdict
+import time
 from functools import lru_cache
-from threading import Lock
-from typing import Any, cast
-from urllib.parse import SplitResult, urlsplit
+from threading import Thread
+from typing import Any
 
 from tokenkit.drivers import border
-from tokenkit.drivers.border import CONNECT_SECONDS, READ_SECONDS, clean, decoder, remaining
+from tokenkit.drivers.border import CONNECT_SECONDS, IDLE_SECONDS, READ_SECONDS, Origin, clean, decoder, remaining
+from tokenkit.drivers.http1 import Incoming
 from tokenkit.effects import Open, Reply, WireRequest
 from tokenkit.errors import TransportError
 
-Origin = tuple[str, str, int]
-
-
-class _Timed(io.RawIOBase):
-    """A socket's read side whose every read gets no more time than the call has left."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        line = self._line
-        line.sock.settimeout(remaining(line.deadline, READ_SECONDS))
-        return line.sock.recv_into(buffer)
-
 
 class Line:
-    """One connection's socket, as ``http.client`` wants it, with the deadline of the call that uses it now."""
+    """One connection, with the deadline of the call that uses it now, and whether any of that call has left."""
+
+    __slots__ = ("deadline", "pid", "sent", "since", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock, self.deadline = sock, None
+        self.sock, self.pid = sock, os.getpid()
+        self.deadline: float | None = None
+        self.sent, self.since = False, 0.0
 
-    deadline: float | None
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Timed(self), 65536)
-
-    def sendall(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         self.sock.settimeout(remaining(self.deadline, READ_SECONDS))
+        self.sent = True
         self.sock.sendall(data)
 
-    def close(self) -> None:
-        """Do nothing: http.client closes a connection that will not be kept before its body has been read."""
+    def receive(self) -> bytes:
+        self.sock.settimeout(remaining(self.deadline, READ_SECONDS))
+        return self.sock.recv(65536)
 
     def hang_up(self) -> None:
         """Close the socket."""
         self.sock.close()
 
-    def is_quiet(self) -> bool:
-        """Return whether nothing waits to be read: neither data nor the end of the connection."""
+    def is_fresh(self) -> bool:
+        """Return whether the connection may carry a call: ours, not idle for long, and nothing on it to be read."""
+        if self.pid != os.getpid() or time.monotonic() - self.since > IDLE_SECONDS:
+            return False
         try:
-            return not select.select([self.sock], [], [], 0)[0]
+            return not _readable(self.sock)
         except (OSError, ValueError):
             return False
 
 
-class Source:
-    """The body of one answer; given back to the pool when read to its end, closed otherwise."""
+def _readable(sock: socket.socket) -> bool:
+    """Return whether data or the end of the connection waits to be read."""
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
+    if not hasattr(select, "poll"):  # Windows, where select has no trouble with high numbers
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
-    def __init__(self, pool: Pool, origin: Origin, connection: http.client.HTTPConnection, wire: WireRequest) -> None:
-        self.pool, self.origin, self.connection, self.wire = pool, origin, connection, wire
-        self.line: Any = connection.sock
-        self.answer: http.client.HTTPResponse | None = None
-        self.inflate: Any = None
-        self.done = False
+
+class Source:
+    """The body of one answer; its connection goes back to the pool with the last byte, and is closed otherwise."""
+
+    def __init__(self, pool: Pool, origin: Origin, line: Line, wire: WireRequest) -> None:
+        self.pool, self.origin, self.line, self.wire = pool, origin, line, wire
+        self.answer = Incoming(line.receive)
+        self.inflate: border.Decoder | None = None
+        self.open = True
 
     def read(self, whole: bool) -> bytes:
-        if self.done or self.answer is None:
-            return b""
         stop: BaseException
         try:
-            data = border.whole(self._some) if whole else self._some()
-            if self.done:
-                self.pool.give_back(self, self.answer)
-            return data
+            return border.whole(self._some) if whole else self._some()
         except BaseException as error:
             self.close()
             stop = clean(error, self.wire, sent=True, deadline=self.line.deadline)
         raise stop
 
     def _some(self) -> bytes:
-        assert self.answer is not None  # noqa: S101 - read() has looked
-        while not self.done:
-            data = self.answer.read1(65536)
-            if not data:
-                if self.answer.length:
-                    raise TransportError("the connection was cut before the answer was complete")
-                self.done = True
-            elif self.inflate is not None:
-                data = self.inflate(data)
+        while self.open:
+            data = self.answer.some()
+            if self.answer.done:
+                self.settle()
+            if self.inflate is not None:
+                data = self.inflate(data, self.answer.done)
             if data:
                 return data
         return b""
 
+    def settle(self) -> None:
+        """Give the connection of a whole answer back."""
+        self.open = False
+        if self.answer.keep:
+            self.pool.keep(self.origin, self.line)
+        else:
+            self.line.hang_up()
+
     def close(self) -> None:
-        if not self.done:
-            self.done = True
+        if self.open:
+            self.open = False
             self.line.hang_up()
 
 
 class Pool:
-    """Idle connections by origin, shared by threads; a forked child starts with none of its parent's."""
+    """Idle connections by origin, shared by threads; a forked child uses none of its parent's.
+
+    There is no lock, which a fork could leave locked for ever: one list operation at a time is atomic as it is.
+    """
 
     def __init__(self, most_idle: int = 64) -> None:
         self.most_idle = most_idle
-        self._idle: defaultdict[Origin, list[http.client.HTTPConnection]] = defaultdict(list)
-        self._lock = Lock()
-        self._pid = os.getpid()
+        self._idle: dict[Origin, list[Line]] = {}
 
     def open(self, effect: Open) -> Reply:
         """Send a request and wait for the headers of its answer."""
-        wire, sent = effect.wire, False
+        wire = effect.wire
         source: Source | None = None
         stop: BaseException
         try:
-            parts = _split(wire.url)
-            origin = (parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-            connection = self._take(origin) or _connect(origin, effect.deadline)
-            source = Source(self, origin, connection, wire)
-            source.line.deadline = effect.deadline
-            sent = True
-            _send(connection, wire, parts)
-            source.answer = answer = connection.getresponse()
-            headers = {name.lower(): value for name, value in answer.getheaders()}
+            origin, authority, path = border.parted(wire.url)
+            source = Source(self, origin, self._take(origin) or _connect(origin, effect.deadline), wire)
+            source.line.deadline, source.line.sent = effect.deadline, False
+            # The bytes, which hold the key, are named in no frame that an error of ours comes through.
+            source.line.send(_request(wire, authority, path))
+            status, headers = source.answer.head()
             source.inflate = decoder(headers)
-            return Reply(answer.status, headers, source)
+            if source.answer.done:
+                source.settle()
+            return Reply(status, headers, source)
         except BaseException as error:
+            sent = source is not None and source.line.sent
             if source is not None:
                 source.close()
             stop = clean(error, wire, sent=sent, deadline=effect.deadline)
         raise stop
 
-    def give_back(self, source: Source, answer: http.client.HTTPResponse) -> None:
-        """Keep a connection for the next call, unless the server means to close it."""
-        kept = not answer.will_close
-        # http.client takes the next request only once it knows that this answer is over.
-        answer.close()
-        with self._lock:
-            idle = self._idle[source.origin]
-            if kept and self._pid == os.getpid() and len(idle) < self.most_idle:
-                idle.append(source.connection)
-                return
-        source.line.hang_up()
+    def keep(self, origin: Origin, line: Line) -> None:
+        """Keep a connection for the next call."""
+        idle = self._idle.setdefault(origin, [])
+        if line.pid == os.getpid() and len(idle) < self.most_idle:
+            line.since = time.monotonic()
+            idle.append(line)
+        else:
+            line.hang_up()
 
     def close(self) -> None:
         """Close every idle connection."""
-        with self._lock:
-            idle, self._idle = self._idle, defaultdict(list)
-        for connections in idle.values():
-            for connection in connections:
-                _line(connection).hang_up()
+        idle, self._idle = self._idle, {}
+        for lines in idle.values():
+            for line in lines:
+                line.hang_up()
 
-    def _take(self, origin: Origin) -> http.client.HTTPConnection | None:
-        while True:
-            with self._lock:
-                if self._pid != os.getpid():
-                    self._idle, self._pid = defaultdict(list), os.getpid()
-                waiting = self._idle[origin]
-                if not waiting:
-                    return None
-                connection = waiting.pop()
-            if _line(connection).is_quiet():
-                return connection
-            _line(connection).hang_up()
-
-
-def _line(connection: http.client.HTTPConnection) -> Line:
-    line: Any = connection.sock
-    return cast(Line, line)
-
-
-@lru_cache(maxsize=256)
-def _split(url: str) -> SplitResult:
-    return urlsplit(url)
+    def _take(self, origin: Origin) -> Line | None:
+        idle = self._idle.get(origin)
+        while idle:
+            try:
+                line = idle.pop()
+            except IndexError:  # another thread took the last one
+                return None
+            if line.is_fresh():
+                return line
+            line.hang_up()
+        return None
 
 
 @lru_cache(maxsize=1)
@@ -198,31 +181,68 @@ def context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _connect(origin: Origin, deadline: float | None) -> http.client.HTTPConnection:
+def _connect(origin: Origin, deadline: float | None) -> Line:
+    """Connect, and greet over TLS where asked. Every address found gets its share of the time there is."""
     scheme, name, port = origin
-    connection = http.client.HTTPConnection(name, port)
-    sock = socket.create_connection((name, port), timeout=remaining(deadline, CONNECT_SECONDS))
+    found = _resolved(name, port, remaining(deadline, CONNECT_SECONDS))
+    failed: OSError = OSError("no address was found")
+    for untried, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found, strict=True):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            share = CONNECT_SECONDS if deadline is None else remaining(deadline, CONNECT_SECONDS * untried) / untried
+            sock.settimeout(share)
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if scheme == "https":
+                sock.settimeout(remaining(deadline, CONNECT_SECONDS))
+                sock = context().wrap_socket(sock, server_hostname=name)
+            return Line(sock)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                sock.close()
+            if not isinstance(error, OSError) or isinstance(error, ssl.SSLError):
+                raise
+            failed = error
+    raise failed
+
+
+def _resolved(name: str, port: int, seconds: float) -> list[Any]:
+    """Return the addresses of a name. The system's resolver knows no time limit and no Ctrl-C; so a thread asks it."""
+    with contextlib.suppress(OSError):
+        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    answers: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(list(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)))
+        except Exception as error:
+            answers.put(error)
+
+    Thread(target=ask, name="tokenkit-resolving", daemon=True).start()
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if scheme == "https":
-            sock = context().wrap_socket(sock, server_hostname=name)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            sock.close()
-        raise
-    connection.sock = Line(sock)  # it has what http.client uses of a socket
-    # Without this http.client would connect again, without our deadline, to a server that closes after each answer.
-    connection.auto_open = 0
-    return connection
+        found = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
-def _send(connection: http.client.HTTPConnection, wire: WireRequest, parts: SplitResult) -> None:
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection.putrequest(wire.method, path, skip_accept_encoding=True)
-    connection.putheader("accept-encoding", "identity")
-    connection.putheader("content-length", str(len(wire.body)))
-    for name, value in wire.headers:
-        connection.putheader(name, value)
+def _request(wire: WireRequest, authority: str, path: str) -> bytes:
+    """Return a request's bytes: head and body in one, so that they leave in one packet where they fit."""
+    rows = [
+        f"{wire.method} {path} HTTP/1.1",
+        f"host: {authority}",
+        "accept-encoding: identity",
+        f"user-agent: {border.AGENT}",
+        f"content-length: {len(wire.body)}",
+        *(f"{name}: {value}" for name, value in wire.headers),
+    ]
     if wire.auth is not None:
-        connection.putheader(wire.auth[0], wire.auth[1] + wire.auth[2].reveal())
-    connection.endheaders(wire.body)
+        rows.append(f"{wire.auth[0]}: {wire.auth[1]}{wire.auth[2].reveal()}")
+    if not _SAYABLE.fullmatch("".join(rows)):
+        raise TransportError("a header has a character that HTTP cannot carry", sent=False)
+    return "\r\n".join((*rows, "", "")).encode("ascii") + wire.body
+
+
+_SAYABLE = re.compile(r"[\t\x20-\x7e]*")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from tokenkit.drivers import border
 from tokenkit.drivers.border import CONNECT_SECONDS, LARGEST_BODY, READ_SECONDS, awhole, clean, remaining
 from tokenkit.effects import Open, Reply, WireRequest
 
@@ -19,12 +21,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOOKED_SECONDS = 0.005
+"""After a pause this long the loop looks at its connections before one is used again."""
+
+_NEVER_LEFT = ("ClientConnector", "ConnectionTimeout", "InvalidUrl", "NonHttpUrl", "ValueError", "UnicodeEncodeError")
+
 
 class AsyncSource:
     """The body of one answer; its connection goes back to the pool when read to its end, and is closed otherwise."""
 
     def __init__(self, answer: aiohttp.ClientResponse, wire: WireRequest, deadline: float | None) -> None:
         self.answer, self.wire, self.deadline = answer, wire, deadline
+        self.inflate: border.Decoder | None = None
 
     async def read(self, whole: bool) -> bytes:
         stop: BaseException
@@ -36,7 +44,13 @@ class AsyncSource:
         raise stop
 
     async def _some(self) -> bytes:
-        return await self.answer.content.readany()
+        while True:
+            data = await self.answer.content.readany()
+            if self.inflate is None:
+                return data
+            unpacked = self.inflate(data, not data)
+            if unpacked or not data:
+                return unpacked
 
     def close(self) -> None:
         if self.answer.content.is_eof() and not self.answer.content.exception():
@@ -52,29 +66,52 @@ class AsyncPool:
         self.at_once = at_once
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = WeakKeyDictionary()
+        self._asked = 0.0
 
     async def open(self, effect: Open) -> Reply:
         """Send a request and wait for the headers of its answer."""
-        wire = effect.wire
+        wire, sent = effect.wire, False
         stop: BaseException
         try:
+            origin, _, _ = border.parted(wire.url)
             session = self._sessions.get(asyncio.get_running_loop()) or await self._begin()
-            answer = await within(_send(session, wire), effect.deadline)
-            headers = {name.lower(): value for name, value in answer.headers.items()}
-            return Reply(answer.status, headers, AsyncSource(answer, wire, effect.deadline))
+            await self._notice_closed()
+            sent = True
+            answer = await within(_send(session, wire, origin), effect.deadline)
+            try:
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                source = AsyncSource(answer, wire, effect.deadline)
+                source.inflate = border.decoder(headers)
+            except BaseException:
+                answer.close()
+                raise
+            return Reply(answer.status, headers, source)
         except BaseException as error:
-            never_left = "Connector" in type(error).__name__ or "ConnectionTimeout" in type(error).__name__
-            stop = clean(error, wire, sent=not never_left, deadline=effect.deadline)
+            sent = sent and not type(error).__name__.startswith(_NEVER_LEFT)
+            stop = clean(error, wire, sent=sent, deadline=effect.deadline)
         raise stop
+
+    async def _notice_closed(self) -> None:
+        """Let the loop see which servers have hung up, so that no request goes to a connection that is closed already.
+
+        A loop that was held up, as by ``time.sleep`` in a notebook's cell, has not looked. Seeing it takes one turn to
+        read the end of a connection and one for that to take effect.
+        """
+        now, before = time.monotonic(), self._asked
+        self._asked = now
+        if now - before > LOOKED_SECONDS:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     async def _begin(self) -> aiohttp.ClientSession:
         import aiohttp  # 150 ms to import, and only async code needs it
 
         loop = asyncio.get_running_loop()
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.at_once, ssl=_context()),
+            connector=aiohttp.TCPConnector(limit=self.at_once, keepalive_timeout=border.IDLE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
             skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
+            auto_decompress=False,  # it is done as in sync code
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=LARGEST_BODY // 256,
         )
@@ -111,11 +148,20 @@ async def _keeping(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]
         await session.close()
 
 
-async def _send(session: aiohttp.ClientSession, wire: WireRequest) -> aiohttp.ClientResponse:
-    headers = [("accept-encoding", "identity"), *wire.headers]
+async def _send(session: aiohttp.ClientSession, wire: WireRequest, origin: border.Origin) -> aiohttp.ClientResponse:
+    from tokenkit.drivers.plain import context
+
+    headers = [("accept-encoding", "identity"), ("user-agent", border.AGENT), *wire.headers]
     if wire.auth is not None:
         headers.append((wire.auth[0], wire.auth[1] + wire.auth[2].reveal()))
-    return await session.request(wire.method, wire.url, data=wire.body, headers=headers, allow_redirects=False)
+    return await session.request(
+        wire.method,
+        border.bare(wire.url),
+        data=wire.body,
+        headers=headers,
+        allow_redirects=False,
+        ssl=context() if origin[0] == "https" else True,
+    )
 
 
 async def within(work: Awaitable[T], deadline: float | None) -> T:
@@ -132,9 +178,3 @@ async def within(work: Awaitable[T], deadline: float | None) -> T:
         raise
     async with asyncio.timeout_at(loop.time() + left):
         return await work
-
-
-def _context() -> Any:
-    from tokenkit.drivers.plain import context
-
-    return context()
