@@ -201,6 +201,27 @@ def test_hostile_bytes_raise_nothing_but_ours(name: str, data: st.DataObject) ->
         assert all(n is None or n >= 0 for n in counts)
 
 
+@EVERY
+def test_half_a_character_is_never_handed_on(name: str) -> None:
+    """JSON can escape half of a character; text that holds one cannot be printed or written to a file."""
+    provider = DIALECTS[name]
+
+    def halved(data: bytes) -> bytes:
+        return (
+            data.replace("Grüße".encode(), rb"\ud83d").replace(b"The user", rb"\udfff").replace(b"weather", rb"\ud83d")
+        )
+
+    whole = provider.decode(halved(payload(name, "whole.json")))
+    live = streamed(provider, [halved(payload(name, STREAMS[name]))])
+    for found in (whole, live):
+        assert found.text == TEXT.replace("Grüße", "\ufffd")
+        assert [call.name for call in found.tool_calls] == ["\ufffd"]
+        assert (found.text + found.reasoning + found.tool_calls[0].arguments).encode()
+    with pytest.raises(ProviderError) as caught:
+        raise_(provider.classify(500, {}, rb'{"error": {"message": "\ud83d", "code": "\ud83d"}}'))
+    assert f"{caught.value} {caught.value.code}".encode()
+
+
 def raise_(error: ProviderError) -> Response:
     raise error
 

@@ -79,6 +79,14 @@ def test_what_is_no_error_object_is_told_by_its_status(
     assert "color" not in str(error)
 
 
+def test_a_redirect_is_told_with_its_address_and_not_tried_again() -> None:
+    error = classify(308, {"location": f"https://new.example/v1?key={KEY}"}, b'{"error": {"message": "Rate limited"}}')
+    assert "https://new.example/v1" in str(error)
+    assert "base_url" in str(error)
+    assert "9wXy" not in str(error)
+    assert (error.status, error.transient) == (308, False)
+
+
 def test_the_error_of_a_stream_has_no_status_but_is_read_by_the_number_in_it() -> None:
     error = failure(None, {}, said("Slow down", code="429"))
     assert type(error) is RateLimited

@@ -75,6 +75,8 @@ _BY_CODE: Mapping[str, type[ProviderError]] = {
 
 def classify(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
     """Turn a failure status into the error it means; the message is the provider's own, shortened and without keys."""
+    if 300 <= status < 400:
+        return _moved(status, headers)
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -162,6 +164,16 @@ def _by_status(status: int | None) -> type[ProviderError]:
     if status >= 500 or status == 408:
         return ServerError
     return BadRequest if status >= 400 else ProtocolError
+
+
+def _moved(status: int, headers: Mapping[str, str]) -> ProviderError:
+    place = f" to {safe(headers['location'])}" if "location" in headers else ""
+    error = ProtocolError(
+        f"HTTP {status}: this address has moved{place}. A key follows no redirect: set base_url to the new address.",
+        status=status,
+    )
+    error.transient = False  # asked again, it says the same
+    return error
 
 
 def _not_json(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:

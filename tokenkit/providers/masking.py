@@ -1,4 +1,4 @@
-"""What a provider says, made fit to show: short, and without anything that looks like a key, or like the end of one."""
+"""What a provider says, made fit to show: whole characters, in few words, and nothing like a key or the end of one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,16 @@ _KEYLIKE = re.compile(
 )
 
 
+def sound(text: str) -> str:
+    """Return text that can be printed: halves of one character that meet are joined, a lone one becomes U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def safe(text: str) -> str:
     """Shorten a provider's words and take out what looks like a key, even a shortened one."""
-    text = _KEYLIKE.sub("[key]", text[:LONGEST_READ])
+    text = _KEYLIKE.sub("[key]", sound(text[:LONGEST_READ]))
     return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 1] + "…"
 
 

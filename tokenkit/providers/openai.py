@@ -17,7 +17,8 @@ from tokenkit.effects import WireRequest
 from tokenkit.errors import ProtocolError, ProviderError, UserError
 from tokenkit.providers.base import Feed, Provider
 from tokenkit.providers.failures import classify, failure
-from tokenkit.providers.shapes import body_of, count, record, records, text, word
+from tokenkit.providers.masking import sound
+from tokenkit.providers.shapes import body_of, count, raw, record, records, text, word
 from tokenkit.providers.sse import events, parse
 from tokenkit.types import Delta, Image, Message, Request, Response, Secret, Tool, ToolCall, ToolCallDelta, Usage
 
@@ -83,7 +84,7 @@ def decode(body: bytes) -> Response:
         raise ProtocolError("The answer has no choices.")
     message = record(choice.get("message"))
     return Response(
-        _sound(_text(message.get("content")) or _text(message.get("refusal"))),
+        sound(_text(message.get("content")) or _text(message.get("refusal"))),
         model=word(data.get("model")),
         finish_reason=word(choice.get("finish_reason")),
         usage=usage_of(data.get("usage")),
@@ -134,12 +135,12 @@ def feed() -> Feed:
             if half or not delta.text.isascii():
                 said = half + delta.text
                 half = said[-1:] if "\ud800" <= said[-1:] <= "\udbff" else ""
-                delta = replace(delta, text=_sound(said[: len(said) - len(half)]))
+                delta = replace(delta, text=sound(said[: len(said) - len(half)]))
             found.append(delta)
         if not data and not ended:
             raise ProtocolError("The stream ended before the answer did.")
         if not data and half:
-            found.append(Delta(_sound(half)))
+            found.append(Delta(sound(half)))
         return found
 
     return deltas
@@ -209,20 +210,13 @@ def _at_once(response: Response) -> Delta:
 
 
 def _text(content: Any) -> str:
-    return text(content) or "".join(text(part.get("text")) for part in records(content))
+    return raw(content) or "".join(raw(part.get("text")) for part in records(content))
 
 
 def _thoughts(message: Mapping[str, Any]) -> str:
     """Return the reasoning, by whichever name: DeepSeek's, OpenRouter's, or Mistral's parts of type ``thinking``."""
-    told = text(message.get("reasoning_content")) or text(message.get("reasoning"))
-    return _sound(told or "".join(_text(part.get("thinking")) for part in records(message.get("content"))))
-
-
-def _sound(text: str) -> str:
-    """Return text that can be printed: halves of one character that meet are joined, a lone one becomes U+FFFD."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    told = raw(message.get("reasoning_content")) or raw(message.get("reasoning"))
+    return sound(told or "".join(_text(part.get("thinking")) for part in records(message.get("content"))))
 
 
 def _placing() -> Callable[[ToolCallDelta], ToolCallDelta]:
@@ -263,9 +257,7 @@ def _call(call: Mapping[str, Any]) -> ToolCall:
 
 def _arguments(function: Mapping[str, Any]) -> str:
     given = function.get("arguments")
-    return (
-        json.dumps(given) if isinstance(given, Mapping) else _sound(text(given))
-    )  # some servers send the object itself
+    return json.dumps(given) if isinstance(given, Mapping) else text(given)  # some servers send the object itself
 
 
 def reasons_at(base_url: str, model: str) -> bool:

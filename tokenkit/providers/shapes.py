@@ -7,20 +7,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokenkit.errors import ProtocolError, UserError
+from tokenkit.providers.masking import sound
 from tokenkit.providers.sse import parse
 from tokenkit.types import Request, ToolCall
 
 MOST_TOKENS = 2**53
 
 
-def text(value: Any) -> str:
-    """Return text, or ``""`` for anything else."""
+def raw(value: Any) -> str:
+    """Return text as it came, perhaps with half a character at its end, or ``""`` for anything else."""
     return value if isinstance(value, str) else ""
+
+
+def text(value: Any) -> str:
+    """Return text that can be printed, or ``""`` for anything else."""
+    return sound(value) if isinstance(value, str) else ""
 
 
 def word(value: Any) -> str | None:
     """Return text that is not empty, or ``None``."""
-    return value if isinstance(value, str) and value else None
+    return sound(value) if isinstance(value, str) and value else None
 
 
 def count(value: Any) -> int | None:
