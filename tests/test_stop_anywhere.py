@@ -1,4 +1,4 @@
-"""A stop at any line of ours: once the world was asked, exactly one settled receipt is left, however unlucky the moment."""
+"""A stop at any line of ours: once the world was asked, exactly one settled receipt is left, however unlucky."""
 
 from __future__ import annotations
 
