@@ -102,9 +102,9 @@ class Incoming:
         elif coding is not None:
             if coding.strip().lower() != "chunked":
                 raise ProtocolError("the answer is transferred in a coding that was not asked for")
+            if length is not None:
+                raise ProtocolError("the answer contradicts itself about its length")
             self._chunked, self._left = True, _SIZE
-            # Two lengths for one body: the server or something before it is confused. This answer can still be read.
-            self.keep = self.keep and length is None
         elif length is not None:
             if not (length.isascii() and length.isdigit() and len(length) < 16):
                 raise ProtocolError("the answer's content-length is not one number")

@@ -53,9 +53,11 @@ def stream(flow: Generator[Effect, Any, T], world: World) -> Generator[Delta, No
         value: T = end.value
         return value
     finally:
-        flow.close()
-        for source in sources:
-            world.release(source)
+        try:
+            flow.close()
+        finally:
+            for source in sources:
+                world.release(source)
 
 
 async def adrive(flow: Generator[Effect, Any, T], world: AsyncWorld) -> T:
@@ -97,6 +99,8 @@ async def _steps(flow: Generator[Effect, Any, T], world: AsyncWorld, ended: list
     except StopIteration as end:
         ended.append(end.value)
     finally:
-        flow.close()
-        for source in sources:
-            world.release(source)
+        try:
+            flow.close()
+        finally:
+            for source in sources:
+                world.release(source)

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from tokenkit.drivers import border
 from tokenkit.drivers.border import CONNECT_SECONDS, LARGEST_BODY, READ_SECONDS, awhole, clean, remaining
+from tokenkit.drivers.http1 import LARGEST_HEAD
 from tokenkit.effects import Open, Reply, WireRequest
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class AsyncPool:
             skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
             auto_decompress=False,  # it is done as in sync code
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_field_size=LARGEST_HEAD,
             read_bufsize=LARGEST_BODY // 256,
         )
         # An event loop ends by closing the async generators begun in it: this one closes the session with the loop,

@@ -80,7 +80,7 @@ class World:
         """Answer ``Sleep``."""
         if self._on_sleep is not None:
             self._on_sleep(effect)
-        time.sleep(effect.seconds)
+        time.sleep(max(effect.seconds, 0.0))
 
     def release(self, source: object) -> None:
         """Close a source that was not read to its end."""

@@ -8,14 +8,18 @@ inside (encode/httpcore issues on pool state after cancellation).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from threading import Timer
 from typing import Any
 
 from tokenkit.drivers import border
 from tokenkit.drivers.border import CONNECT_SECONDS, READ_SECONDS, awhole, clean, remaining
 from tokenkit.drivers.pooled import within
 from tokenkit.effects import Open, Reply, WireRequest
-from tokenkit.errors import TransportError
 
 _NEVER_LEFT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "InvalidURL")
 
@@ -47,10 +51,11 @@ def _mapped(error: BaseException, effect: Open) -> BaseException:
 
 
 class YourSource:
-    """A body read through an ``httpx.Response``; between two reads its deadline is checked."""
+    """A body read through an ``httpx.Response``; at its deadline the connection is shut, which ends a read at once."""
 
     def __init__(self, answer: Any, effect: Open) -> None:
         self.answer, self.effect, self.pieces = answer, effect, answer.iter_bytes()
+        self.watch = _watch(answer, effect)
 
     def read(self, whole: bool) -> bytes:
         stop: BaseException
@@ -64,10 +69,34 @@ class YourSource:
     def _some(self) -> bytes:
         remaining(self.effect.deadline, READ_SECONDS)
         data: bytes = next(self.pieces, b"")
+        if not data:
+            self.close()
         return data
 
     def close(self) -> None:
+        if self.watch is not None:
+            self.watch.cancel()
         self.answer.close()
+
+
+def _watch(answer: Any, effect: Open) -> Timer | None:
+    """Return a running timer that shuts an answer's connection at the deadline: httpx limits each read, not all of it.
+
+    A connection of HTTP/2 is left alone, because other calls share it.
+    """
+    stream = answer.extensions.get("network_stream")
+    sock = stream.get_extra_info("socket") if stream is not None else None
+    if effect.deadline is None or not isinstance(sock, socket.socket) or answer.http_version == "HTTP/2":
+        return None
+
+    def shut(sock: socket.socket = sock) -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not as SSLSocket, whose own takes TLS from under a reader
+
+    watch = Timer(max(0.0, effect.deadline - time.monotonic()), shut)
+    watch.daemon = True
+    watch.start()
+    return watch
 
 
 class YourPool:
@@ -99,9 +128,8 @@ class YourAsyncSource:
     async def read(self, whole: bool) -> bytes:
         stop: BaseException
         try:
-            return await within(
-                _shielded(awhole(self._some) if whole else self._some(), self.answer), self.effect.deadline
-            )
+            work = (lambda: awhole(self._some)) if whole else self._some
+            return await within(_shielded(work, self.answer), self.effect.deadline)
         except BaseException as error:
             stop = _mapped(error, self.effect)
         raise stop
@@ -112,9 +140,8 @@ class YourAsyncSource:
 
     def close(self) -> None:
         if not self.answer.is_closed:
-            task = asyncio.ensure_future(self.answer.aclose())
-            _kept.add(task)
-            task.add_done_callback(_kept.discard)
+            with contextlib.suppress(RuntimeError):  # the event loop has ended, and its connections with it
+                _keep(asyncio.get_running_loop().create_task(self.answer.aclose()))
 
 
 class YourAsyncPool:
@@ -127,8 +154,9 @@ class YourAsyncPool:
         stop: BaseException
         try:
             request = _built(self.client, effect)
-            sending = self.client.send(request, stream=True, auth=_hook(effect.wire), follow_redirects=False)
-            answer = await within(_shielded(sending, None), effect.deadline)
+            send, auth = self.client.send, _hook(effect.wire)
+            work = partial(send, request, stream=True, auth=auth, follow_redirects=False)
+            answer = await within(_shielded(work, None), effect.deadline)
             return Reply(answer.status_code, _lower(answer.headers), YourAsyncSource(answer, effect))
         except BaseException as error:
             stop = _mapped(error, effect)
@@ -144,17 +172,21 @@ class YourAsyncPool:
 _kept: set[asyncio.Future[Any]] = set()
 
 
-async def _shielded(work: Any, answer: Any) -> Any:
-    """Await ``work`` so that cancelling us does not cancel it; what it opened is closed when it is done."""
-    task = asyncio.ensure_future(work)
+def _keep(task: asyncio.Future[Any]) -> None:
+    """Hold on to a task that nobody awaits: the loop alone would let it be collected."""
+    _kept.add(task)
+    task.add_done_callback(_kept.discard)
+
+
+async def _shielded(work: Callable[[], Awaitable[Any]], answer: Any) -> Any:
+    """Await ``work()`` so that cancelling us does not cancel it; what it opened is closed when it is done."""
+    task = asyncio.ensure_future(work())
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         _kept.add(task)
         task.add_done_callback(lambda done: _close_after(done, answer))
         raise
-    except StopAsyncIteration:
-        raise TransportError("the stream had ended already") from None
 
 
 def _close_after(done: asyncio.Future[Any], answer: Any) -> None:
@@ -163,9 +195,7 @@ def _close_after(done: asyncio.Future[Any], answer: Any) -> None:
     if not done.cancelled() and done.exception() is None and answer is None:
         opened = done.result()
     if opened is not None:
-        closing = asyncio.ensure_future(opened.aclose())
-        _kept.add(closing)
-        closing.add_done_callback(_kept.discard)
+        _keep(asyncio.ensure_future(opened.aclose()))
 
 
 def _lower(headers: Any) -> dict[str, str]:
