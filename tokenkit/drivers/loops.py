@@ -32,23 +32,23 @@ def drive(flow: Generator[Effect, Any, T], world: World, show: Callable[[Delta],
 def stream(flow: Generator[Effect, Any, T], world: World) -> Generator[Delta, None, T]:
     """Run a flow, giving each delta it shows; what the flow returns is the generator's return value."""
     sources: list[object] = []
+    held: list[object] = []  # emptied as it is handed on: a server may echo a key, and tracebacks show locals
     try:
         effect = next(flow)
         while True:
-            answer: object = None
             try:
                 if isinstance(effect, Show):
                     yield effect.delta
                 elif isinstance(effect, Drain):
-                    answer = world.read(effect)
+                    held.append(world.read(effect))
                 elif isinstance(effect, Open):
-                    answer = world.open(effect, sources)
+                    held.append(world.open(effect, sources))
                 elif isinstance(effect, Sleep):
                     world.sleep(effect)
             except BaseException as stop:  # also GeneratorExit, at the yield: nobody listens any more
                 effect = flow.throw(stop)
             else:
-                effect = flow.send(answer)
+                effect = flow.send(held.pop() if held else None)
     except StopIteration as end:
         value: T = end.value
         return value
@@ -79,23 +79,23 @@ def astream(flow: Generator[Effect, Any, Any], world: AsyncWorld) -> AsyncGenera
 
 async def _steps(flow: Generator[Effect, Any, T], world: AsyncWorld, ended: list[T]) -> AsyncGenerator[Delta, None]:
     sources: list[object] = []
+    held: list[object] = []  # emptied as it is handed on: a server may echo a key, and tracebacks show locals
     try:
         effect = next(flow)
         while True:
-            answer: object = None
             try:
                 if isinstance(effect, Show):
                     yield effect.delta
                 elif isinstance(effect, Drain):
-                    answer = await world.read(effect)
+                    held.append(await world.read(effect))
                 elif isinstance(effect, Open):
-                    answer = await world.open(effect, sources)
+                    held.append(await world.open(effect, sources))
                 elif isinstance(effect, Sleep):
                     await world.sleep(effect)
             except BaseException as stop:
                 effect = flow.throw(stop)
             else:
-                effect = flow.send(answer)
+                effect = flow.send(held.pop() if held else None)
     except StopIteration as end:
         ended.append(end.value)
     finally:
