@@ -278,7 +278,7 @@ def test_cancelled_calls_do_not_wear_out_the_pool(server: FaultServer) -> None:
         await world.aclose()
         return time.monotonic() - began
 
-    assert asyncio.run(main()) < 1
+    assert asyncio.run(main()) < 3  # a tenth of a second on a quiet machine
 
 
 @pytest.mark.parametrize("times", [3])
