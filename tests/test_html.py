@@ -198,7 +198,7 @@ def test_a_status_is_a_word_and_a_sign_and_not_a_colour_alone() -> None:
     for status, mark in (("ok", "✓ ok"), ("error", "✗ error"), ("cancelled", "■ cancelled")):
         card = _html.receipt_card(replace(RECEIPT, status=status))
         assert mark in Page(card).text
-        assert f'class="tokenkit tokenkit-{status}"' in card
+        assert f'class="tokenkit tokenkit-{status} ' in card
 
 
 def test_a_plan_shows_every_candidate_and_why_not() -> None:
@@ -262,3 +262,17 @@ def test_tables_have_headers_and_names() -> None:
     assert "<caption>" in card
     receipt = _html.receipt_card(RECEIPT)
     assert receipt.count('scope="row"') == receipt.count("<tr>")
+
+
+def test_dollars_are_never_set_as_formulas() -> None:
+    """A notebook sets what stands between two dollar signs as LaTeX, prices too, unless a class says not to."""
+    plan = Plan((Candidate("p/m", "p", 1.0),), "score")
+    shown = [
+        _html.answer("$5 and $6"),
+        _html.columns([("m", "$5 and $6")]),
+        _html.diff([("added", "$5 and $6")]),
+        _html.plan_card(plan),
+        _html.receipt_card(Receipt("a" * 32, 1, 0.1, "ok", "auto")),
+    ]
+    for html in shown:
+        assert "mathjax_ignore" in html.split("</style>")[1].split(">")[0]

@@ -49,6 +49,9 @@ font-family:var(--jp-content-font-family,system-ui,sans-serif);font-size:var(--j
 line-height:1.55;color:var(--jp-content-font-color1,inherit);margin:2px 0 8px}
 </style>"""
 
+PLAIN = "mathjax_ignore tex2jax_ignore"
+"""The classes that keep a notebook from setting what stands between two dollar signs as a formula."""
+
 _MARKS = {"ok": "✓ ok", "error": "✗ error", "cancelled": "■ cancelled"}
 
 
@@ -75,7 +78,7 @@ def visible(text: str, limit: int | None = None) -> str:
 
 def answer(text: str) -> str:
     """Return a model's answer as escaped HTML with its line breaks and spaces kept; nothing in it is markup."""
-    return f'{_STYLE}<div class="tokenkit-answer">{escape(visible(text))}</div>'
+    return f'{_STYLE}<div class="tokenkit-answer {PLAIN}">{escape(visible(text))}</div>'
 
 
 def columns(texts: Sequence[tuple[str, str]]) -> str:
@@ -83,17 +86,17 @@ def columns(texts: Sequence[tuple[str, str]]) -> str:
     width = max(18, 90 // max(len(texts), 1))
     parts = [
         f'<div style="flex:1 1 {width}ch;min-width:18ch"><strong>{escape(_name(name))}</strong>'
-        f'<div class="tokenkit-answer">{escape(visible(text))}</div></div>'
+        f'<div class="tokenkit-answer {PLAIN}">{escape(visible(text))}</div></div>'
         for name, text in texts
     ]
-    return f'{_STYLE}<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(parts)}</div>'
+    return f'{_STYLE}<div class="{PLAIN}" style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(parts)}</div>'
 
 
 def diff(pieces: Sequence[tuple[str, str]]) -> str:
     """Return a word diff: what was added underlined, what was removed struck through; not told by colour alone."""
     tags = {"same": "span", "added": "ins", "removed": "del"}
     inner = "".join(f"<{tags[kind]}>{escape(visible(text))}</{tags[kind]}>" for kind, text in pieces)
-    return f'{_STYLE}<div class="tokenkit-answer">{inner}</div>'
+    return f'{_STYLE}<div class="tokenkit-answer {PLAIN}">{inner}</div>'
 
 
 def receipt_card(receipt: Receipt) -> str:
@@ -322,7 +325,7 @@ def _stage_row(stage: StageReport) -> tuple[str, ...]:
 
 
 def _card(inner: str, status: str) -> str:
-    return f'{_STYLE}<div class="tokenkit tokenkit-{escape(status)}">{inner}</div>'
+    return f'{_STYLE}<div class="tokenkit tokenkit-{escape(status)} {PLAIN}">{inner}</div>'
 
 
 def _facts_html(title: str, facts: Facts) -> str:
