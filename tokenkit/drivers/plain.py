@@ -79,6 +79,14 @@ class Source:
         self.inflate: border.Decoder | None = None
         self.open = True
 
+    def reply(self) -> Reply:
+        """Wait for the answer's head. What it says stays in this frame, which no error of ours comes through."""
+        status, headers = self.answer.head()
+        self.inflate = decoder(headers)
+        if self.answer.done:
+            self.settle()
+        return Reply(status, headers, self)
+
     def read(self, whole: bool) -> bytes:
         stop: BaseException
         try:
@@ -134,11 +142,7 @@ class Pool:
             source.line.deadline, source.line.sent = effect.deadline, False
             # The bytes, which hold the key, are named in no frame that an error of ours comes through.
             source.line.send(_request(wire, authority, path))
-            status, headers = source.answer.head()
-            source.inflate = decoder(headers)
-            if source.answer.done:
-                source.settle()
-            return Reply(status, headers, source)
+            return source.reply()
         except BaseException as error:
             sent = source is not None and source.line.sent
             if source is not None:
@@ -149,7 +153,7 @@ class Pool:
     def keep(self, origin: Origin, line: Line) -> None:
         """Keep a connection for the next call."""
         idle = self._idle.setdefault(origin, [])
-        if line.pid == os.getpid() and len(idle) < self.most_idle:
+        if len(idle) < self.most_idle:
             line.since = time.monotonic()
             idle.append(line)
         else:

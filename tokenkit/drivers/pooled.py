@@ -78,15 +78,7 @@ class AsyncPool:
             session = self._sessions.get(asyncio.get_running_loop()) or await self._begin()
             await self._notice_closed()
             sent = True
-            answer = await within(_send(session, wire, origin), effect.deadline)
-            try:
-                headers = {name.lower(): value for name, value in answer.headers.items()}
-                source = AsyncSource(answer, wire, effect.deadline)
-                source.inflate = border.decoder(headers)
-            except BaseException:
-                answer.close()
-                raise
-            return Reply(answer.status, headers, source)
+            return await within(_exchange(session, wire, origin, effect.deadline), effect.deadline)
         except BaseException as error:
             sent = sent and not type(error).__name__.startswith(_NEVER_LEFT)
             stop = clean(error, wire, sent=sent, deadline=effect.deadline)
@@ -150,13 +142,16 @@ async def _keeping(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]
         await session.close()
 
 
-async def _send(session: aiohttp.ClientSession, wire: WireRequest, origin: border.Origin) -> aiohttp.ClientResponse:
+async def _exchange(
+    session: aiohttp.ClientSession, wire: WireRequest, origin: border.Origin, deadline: float | None
+) -> Reply:
+    """Send a request and wait for the answer's head. What both say stays in frames that no error of ours has."""
     from tokenkit.drivers.plain import context
 
     headers = [("accept-encoding", "identity"), ("user-agent", border.AGENT), *wire.headers]
     if wire.auth is not None:
         headers.append((wire.auth[0], wire.auth[1] + wire.auth[2].reveal()))
-    return await session.request(
+    answer = await session.request(
         wire.method,
         border.bare(wire.url),
         data=wire.body,
@@ -164,6 +159,14 @@ async def _send(session: aiohttp.ClientSession, wire: WireRequest, origin: borde
         allow_redirects=False,
         ssl=context() if origin[0] == "https" else True,
     )
+    said = {name.lower(): value for name, value in answer.headers.items()}
+    source = AsyncSource(answer, wire, deadline)
+    try:
+        source.inflate = border.decoder(said)
+    except BaseException:
+        source.close()
+        raise
+    return Reply(answer.status, said, source)
 
 
 async def within(work: Awaitable[T], deadline: float | None) -> T:
