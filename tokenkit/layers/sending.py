@@ -73,11 +73,11 @@ def send(
                 hide_key(stop, provider.key)
                 stop.provider, stop.model = stop.provider or provider.name, stop.model or model.id
             trail.attempts.append(_failed(attempt, trail, stop, clock()))
-            trail.waited = 0.0
+            trail.pending, trail.waited = None, 0.0
             raise
         response = replace(response, provider=provider.name, usage=_complete(response, attempt))
         trail.attempts.append(_answered(attempt, trail, response, clock()))
-        trail.waited = 0.0
+        trail.pending, trail.waited = None, 0.0
         return response
 
     return flow
