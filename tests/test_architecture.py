@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # 0 nouns: the standard library only
     ("errors", "money", "types", "receipts", "_html", "effects"),
     # 1 judgement: pure; clock and randomness are passed in
-    ("vocab", "tokens", "pricing", "catalog", "route", "breaker", "limits"),
+    ("vocab", "tokens", "pricing", "catalog", "route", "breaker", "limits", "compress"),
     # 2 wire: encode and decode, no sockets
     ("providers", "config", "vault"),
     # 3 flow: layers, and the one place that does HTTP
