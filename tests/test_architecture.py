@@ -20,15 +20,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # 0 nouns: the standard library only
     ("errors", "money", "types", "receipts", "_html", "effects"),
     # 1 judgement: pure; clock and randomness are passed in
-    ("vocab", "tokens", "pricing", "catalog", "route", "breaker", "limits", "compress"),
+    ("vocab", "tokens", "pricing", "catalog", "route", "breaker", "limits", "budget", "standing", "compress"),
     # 2 wire: encode and decode, no sockets
     ("providers", "config", "vault"),
     # 3 flow: layers, and the one place that does HTTP
     ("layers", "drivers", "adversarial"),
     # 4 memory
-    ("journal", "sharing", "embeddings", "ledger"),
+    ("journal", "sharing", "accounts", "embeddings", "ledger"),
     # 5 faces: parse, call, show
-    ("options", "streams", "fanout", "checkup", "assembly", "kit", "analysis", "report", "notebook", "cli", "__main__"),
+    ("options", "streams", "fanout", "checkup", "assembly", "bars", "spending", "asking", "kit", "analysis", "report", "notebook", "cli", "__main__"),
 )
 
 HOMES = {

@@ -82,7 +82,9 @@ class NoRoute(UserError):
 
 
 class BudgetExceeded(TokenkitError):
-    """A budget refused the call before anything was sent."""
+    """A budget refused the call before anything was sent; with ``reroute`` another model may still take it."""
+
+    reroute = False
 
 
 class ProviderError(TokenkitError):

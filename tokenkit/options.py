@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
+from tokenkit.budget import Budget, parse_limit
 from tokenkit.errors import UserError, did_you_mean
 from tokenkit.types import Prompt, Request, Tool, messages_of
 
@@ -12,7 +13,8 @@ from tokenkit.types import Prompt, Request, Tool, messages_of
 class Options(TypedDict, total=False):
     """What may be said beside the prompt. Sizes are tokens, ``deadline`` is seconds for the whole call.
 
-    ``model`` is ``"auto"``, a name, or ``provider/name``; ``extra`` goes to the wire as it is.
+    ``model`` is ``"auto"``, a name, or ``provider/name``; ``extra`` goes to the wire as it is; ``budget`` is the most
+    that this one call may cost, all tries together, such as ``"0.05 USD"``.
     """
 
     model: str
@@ -31,6 +33,7 @@ class Options(TypedDict, total=False):
     user: str | None
     session: str | None
     endpoint_name: str | None
+    budget: Any
 
 
 def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any]) -> Request:
@@ -67,5 +70,7 @@ def _check(said: Mapping[str, Any]) -> None:
     for name in ("temperature", "top_p", "deadline"):
         if name in said and (isinstance(said[name], bool) or not isinstance(said[name], int | float)):
             raise UserError(f"{name} must be a number, not {said[name]!r}.")
+    if (limit := said.get("budget")) is not None and not isinstance(limit, Budget):
+        parse_limit(limit)
     if not said.get("deadline", 1) > 0:
         raise UserError(f"deadline must be more than 0 seconds, not {said['deadline']}.")

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from tokenkit.money import FEMTOS_PER_NANO, Nanos, Rate, ceil_to_nanos, per_million, round_to_nanos, show_usd, usd
 from tokenkit.types import Response, TokenCount, Usage
 
-Status = Literal["ok", "error", "cancelled"]
+Status = Literal["ok", "error", "cancelled", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Request:
 
     ``model`` is ``"auto"``, a model name, or ``provider/name``; ``max_tokens`` bounds the answer in tokens;
     ``deadline`` is seconds for the whole call, retries and fallbacks included; ``extra`` goes to the wire as it is.
-    ``plan`` is written by the routed layer and read by the layers inside it.
+    ``budget`` is a limit for this request alone. ``plan`` is written by the routed layer, for the layers inside it.
     """
 
     messages: tuple[Message, ...]
@@ -123,6 +123,7 @@ class Request:
     user: str | None = None
     session: str | None = None
     endpoint_name: str | None = None
+    budget: Any = None
     plan: Plan | None = None
 
 

@@ -73,8 +73,9 @@ class Config:
     """What holds here. ``path`` is the file it was read from, ``None`` without one.
 
     ``models`` are as the file describes them: no price where it gives none (see ``catalog.filled`` and ``overrides``).
-    ``budgets`` are the tables as written, checked; ``ledger`` is where the DuckDB file goes if not into ``home``, the
-    data folder; ``defaults`` are options of a call, only those that were said.
+    ``budgets`` are the tables as written, checked; ``webhook_env`` is the environment variable with the URL to be told
+    when one is nearly spent (it is often a secret, so it is not written here); ``ledger`` is where the DuckDB file goes
+    if not into ``home``, the data folder; ``defaults`` are options of a call, only those that were said.
     """
 
     path: Path | None = None
@@ -83,6 +84,7 @@ class Config:
     profile: str | None = None
     routing: Policy = field(default_factory=Policy)
     budgets: tuple[Mapping[str, Any], ...] = ()
+    webhook_env: str | None = None
     ledger: Path | None = None
     durability: Literal["process", "power"] = "process"
     store_prompts: bool = True
@@ -125,6 +127,7 @@ def read(data: Mapping[str, Any], report: Report, environ: Mapping[str, str]) ->
         profile=top.text("profile", choices=PROFILES),
         routing=_routing(top.table("routing")),
         budgets=tuple(_budget(table) for table in top.tables("budget")),
+        webhook_env=_alerts(top.table("alerts")),
         ledger=None if where is None else report.file.parent / _tilde(where, environ),
         durability=cast(
             'Literal["process", "power"]', ledger.text("durability", choices=("process", "power")) or "process"
@@ -290,6 +293,12 @@ def _budget(table: Table) -> Mapping[str, Any]:
     table.number("warn_at", high=1)
     table.finish()
     return MappingProxyType(dict(table.data))
+
+
+def _alerts(table: Table) -> str | None:
+    name = table.text("webhook_env")
+    table.finish()
+    return name
 
 
 def _is_limit(limit: object) -> bool:

@@ -1,8 +1,8 @@
 """falling_back: walk down the plan until one candidate answers.
 
-What another model may mend escalates: a provider that is down, full, out of quota or refuses the key. What it would
-not mend does not: a malformed request, a refused content, a passed deadline. A context overflow goes to the next
-candidate with a strictly larger window, once. After the first delta was shown nothing escalates any more.
+What another model may mend escalates: a provider that is down, full, out of quota or refuses the key. What it would not
+mend does not: a malformed request, a refused content, a passed deadline, a budget that blocks. A context overflow goes
+to the next candidate with a strictly larger window, once. After the first delta was shown nothing escalates any more.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from tokenkit.effects import Call, Flow, Layer
 from tokenkit.errors import (
     AllFailed,
     BadRequest,
+    BudgetExceeded,
     ContentFiltered,
     ContextOverflow,
     ProviderError,
@@ -42,11 +43,15 @@ def falling_back() -> Layer:
                         raise
                     overflowed = True
                     larger_than = max(candidate.context_window or 0, error.limit or 0)
+                except BudgetExceeded as error:
+                    causes.append((candidate.model, error))
+                    if not error.reroute or trail.shown:
+                        raise
                 except (ProviderError, TransportError) as error:
                     causes.append((candidate.model, error))
                     if trail.shown or isinstance(error, BadRequest | ContentFiltered):
                         raise
-            if len(causes) == 1:
+            if len(causes) == 1 or (causes and all(isinstance(error, BudgetExceeded) for _, error in causes)):
                 raise causes[0][1]
             raise AllFailed(causes)
 

@@ -9,45 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import sqlite3
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from tokenkit.errors import ConfigError, LedgerError
+from tokenkit.journal.files import Durability, abandon, open_file, prose
 from tokenkit.receipts import Receipt
-
-Durability = Literal["process", "power"]
-"""``process``: outlives any crash of the process (kill -9). ``power``: outlives a power cut too, at an fsync a call."""
 
 GENESIS = bytes(32)
 """What the first row of a journal is chained to."""
-
-APPLICATION_ID = 0x746B6A31  # "tkj1", in the SQLite header: tells a journal from somebody else's database
-
-# One entry a version; PRAGMA user_version counts them. An entry, once released, is never edited: add the next one.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        """CREATE TABLE receipts (
-             seq        INTEGER PRIMARY KEY,   -- 1, 2, 3, ... without gaps
-             id         TEXT NOT NULL UNIQUE,  -- Receipt.id
-             started_at INTEGER NOT NULL,      -- Unix nanoseconds
-             body       TEXT NOT NULL,         -- Receipt.to_json()
-             prev       BLOB NOT NULL,         -- hash of row seq - 1; 32 zero bytes for the first
-             hash       BLOB NOT NULL          -- sha256(prev || body)
-           ) STRICT""",
-        "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID",
-    ),
-    (
-        # Token buckets that every kernel shares: how full, and when that was (Unix seconds).
-        "CREATE TABLE buckets (name TEXT PRIMARY KEY, level REAL NOT NULL, at REAL NOT NULL) STRICT, WITHOUT ROWID",
-    ),
-)
 
 _HEAD = "SELECT seq, hash FROM receipts ORDER BY seq DESC LIMIT 1"
 _INSERT = "INSERT INTO receipts (seq, id, started_at, body, prev, hash) VALUES (?, ?, ?, ?, ?, ?)"
@@ -160,6 +135,10 @@ class Journal:
         value: str | int | bytes | None = rows[0][0] if rows else None
         return value
 
+    def ask(self, query: str, parameters: tuple[object, ...] = ()) -> list[Any]:
+        """Return the rows of a query over the journal's own tables: for the modules that keep books in it."""
+        return self._read(query, parameters)
+
     def close(self) -> None:
         """Close the file. A later write opens it again."""
         with self._lock:
@@ -186,9 +165,9 @@ class Journal:
                 found = os.stat(self.path)
                 if self._file == (os.getpid(), found.st_dev, found.st_ino):
                     return self._connection
-            _abandon(self._connection)
+            abandon(self._connection)
             self._connection = None
-        self._connection = _open(self.path, self.durability, self.patience)
+        self._connection = open_file(self.path, self.durability, self.patience)
         found = os.stat(self.path)
         self._file = (os.getpid(), found.st_dev, found.st_ino)
         return self._connection
@@ -201,14 +180,14 @@ class Journal:
         except sqlite3.Error:
             self._drop()  # the next call opens another
         if isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError):  # the last: a message quoting damaged bytes
-            raise LedgerError(_prose(self.path, error, doing)) from error
+            raise LedgerError(prose(self.path, error, doing)) from error
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None or self._file is None:
             return
         if self._file[0] != os.getpid():
-            _abandon(connection)
+            abandon(connection)
             return
         with suppress(sqlite3.Error):
             connection.close()
@@ -243,119 +222,6 @@ def append(connection: sqlite3.Connection, receipt: Receipt, line: tuple[str, by
             raise
     except OverflowError as error:
         raise LedgerError(f"Receipt {receipt.id} starts at {receipt.started_at} ns, which is no time.") from error
-
-
-def make_private(folder: Path) -> None:
-    """Make a folder and every missing one above it, for nobody but their owner (0700)."""
-    if not folder.is_dir():
-        make_private(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)  # not parents=True, which gives those above the umask's mode
-
-
-def _open(path: Path, durability: Durability, patience: float) -> sqlite3.Connection:
-    make_private(path.parent)
-    with suppress(FileExistsError):
-        # Made here and not by SQLite, which would give it the umask's mode; -wal and -shm inherit this one.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
-    connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
-    connection.text_factory = lambda raw: raw.decode(errors="replace")  # a flipped bit must not stop a whole page
-    try:
-        _version(connection, path)  # before anything is changed in what may be somebody else's file
-        connection.execute("PRAGMA page_size = 8192")  # for a new file; at 4096 a receipt of 2 kB has a page to itself
-        _patiently(connection, "PRAGMA journal_mode = WAL", patience)
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
-        connection.execute("PRAGMA wal_autocheckpoint = 2000")  # 16 MB: a checkpoint's fsync is spread over more calls
-        _migrate(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _patiently(connection: sqlite3.Connection, statement: str, patience: float) -> None:
-    """Execute what SQLite does not wait for by itself: two processes turning one new file to WAL at once."""
-    give_up = time.monotonic() + patience
-    while True:
-        try:
-            connection.execute(statement)
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(0.005)
-        else:
-            return
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    if _version(connection, path) == len(MIGRATIONS):
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(connection, path)  # again, now that nobody else can change it
-        for statements in MIGRATIONS[version:]:
-            for statement in statements:
-                connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        facts = (("journal_id", secrets.token_hex(16)), ("created_at", time.time_ns()))
-        connection.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _version(connection: sqlite3.Connection, path: Path) -> int:
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    owner = connection.execute("PRAGMA application_id").fetchone()[0]
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if owner != APPLICATION_ID and (tables or version):
-        raise LedgerError(
-            f"{path} is a SQLite database, but not a tokenkit journal. Name another file for the journal."
-        )
-    if version > len(MIGRATIONS):
-        raise LedgerError(
-            f"{path} was written by a newer tokenkit (journal version {version}; this one knows {len(MIGRATIONS)}). "
-            "Upgrade tokenkit, or name another file for the journal."
-        )
-    return version
-
-
-def _prose(path: Path, error: BaseException, doing: str) -> str:
-    """Say what went wrong with the file and what to do about it."""
-    text = (error.strerror or "") if isinstance(error, OSError) else str(error)
-    low = text.lower()
-    if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError):
-        why = "something on its path is not what it should be, a file or a folder. Name another path"
-    elif isinstance(error, PermissionError) or any(word in low for word in ("readonly", "read-only", "unable to open")):
-        why = f"the file or its directory {path.parent} is not writable. Allow writing there or name another path"
-    elif "is full" in low or "no space left" in low:
-        why = "the disk is full. Free some space and call again"
-    elif "not a database" in low:
-        why = "it is not a SQLite file. Move it away (a new one is made) or name another path"
-    elif "malformed" in low or isinstance(error, UnicodeDecodeError):
-        why = "the file is damaged. Move it away with its -wal file, and recover it with the sqlite3 shell's .recover"
-    elif "locked" in low or "busy" in low:
-        why = "another process has been holding its write lock all this time. See who has it open"
-    elif "disk i/o" in low:
-        why = "the disk reported an error. Check the disk, or name a path on another one"
-    elif "no such table" in low:
-        why = "a table of it was dropped. Move the file away (a new one is made)"
-    else:
-        why = "SQLite gave no better reason"
-    return f"Cannot {doing} the journal {path}: {why} ({text})."
-
-
-def _abandon(connection: sqlite3.Connection) -> None:
-    """Never close this connection, not even when Python exits.
-
-    Closing one that was inherited through fork, or whose file was replaced, deletes the write-ahead log that the
-    path names *now*, which another process may be writing.
-    """
-    import ctypes  # only here, where a reference has to be kept beyond the interpreter's own end
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 _ALIVE: weakref.WeakSet[Journal] = weakref.WeakSet()

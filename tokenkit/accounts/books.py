@@ -1,0 +1,162 @@
+"""The statements that move amounts: each works within one transaction of the journal, so money and log cannot disagree.
+
+For every account of a hard budget, after each of them, ``spent + held <= limit``, unless a provider billed more than it
+can have, which is counted as a violation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tokenkit.accounts.entries import Hold, actual, missing
+from tokenkit.errors import UserError
+from tokenkit.journal import append
+from tokenkit.money import Nanos
+from tokenkit.receipts import Receipt
+from tokenkit.standing import Alert, Short, Standing, level
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+STANDS = "SELECT spent, held, calls, violations FROM accounts WHERE account = ? AND period = ?"
+EVERY = """SELECT account, spent, held, calls, violations FROM accounts
+           WHERE (account = ? OR substr(account, 1, length(?)) = ?) AND period = ? ORDER BY account"""
+UNKNOWN = "SELECT call, body FROM asked WHERE state = 'unknown' ORDER BY call"
+_OVERDUE = "SELECT call, state, body FROM asked WHERE state <> 'unknown' AND lease < ?"
+_HOLD = """INSERT INTO accounts VALUES (?, ?, 0, ?, 0, 0, 0)
+           ON CONFLICT (account, period) DO UPDATE SET held = held + excluded.held"""
+_CHARGE = """UPDATE accounts SET held = held - ?, spent = spent + ?, calls = calls + 1, violations = violations + ?
+             WHERE account = ? AND period = ? RETURNING spent, held, calls, violations, noticed"""
+
+
+def reserve(rows: Connection, call: str, holds: list[Hold], body: str, now: int, lease: int) -> tuple[Short, ...]:
+    """Hold all or none; ``body`` is the receipt to file if nobody comes back until ``now + lease`` (nanoseconds)."""
+    sweep(rows, now)
+    short = []
+    for hold in holds:
+        row = rows.execute(STANDS, (hold.account, hold.period.name)).fetchone() or (0, 0)
+        if (lack := missing(hold, row[0], row[1])) is not None:
+            short.append(lack)
+    if short:
+        return tuple(short)
+    rows.execute("INSERT OR REPLACE INTO asked VALUES (?, 'held', ?, ?)", (call, now + lease, body))
+    for hold in holds:
+        rows.execute(_HOLD, (hold.account, hold.period.name, hold.amount))
+        place = (call, hold.account, hold.period.name, hold.amount, hold.budget.unit)
+        rows.execute("INSERT INTO holds VALUES (?, ?, ?, ?, ?)", place)
+    return ()
+
+
+def settle(
+    rows: Connection, call: str, holds: Iterable[Hold], cost: tuple[Nanos | None, int | None], body: str, lease: int
+) -> list[Alert]:
+    """Charge a try that failed; its call goes on, and ``body`` is what to file if it does not."""
+    told = "UPDATE asked SET state = 'settled', lease = ?, body = ? WHERE call = ? AND state = 'held'"
+    return _charge(rows, call, holds, *cost) if rows.execute(told, (lease, body, call)).rowcount else []
+
+
+def finish(
+    rows: Connection, receipt: Receipt, holds: Iterable[Hold], nanos: Nanos | None, tokens: int | None
+) -> list[Alert]:
+    """Write a receipt and charge what its call still holds; ``nanos`` and ``tokens`` are its last try's."""
+    row = rows.execute("SELECT state, body FROM asked WHERE call = ?", (receipt.id,)).fetchone()
+    append(rows, receipt)
+    if row is None:
+        return []
+    state, body = row
+    if state == "unknown":
+        # Its machine slept through the lease, so it was filed in full: the receipt of its own takes that one's place.
+        correct(rows, receipt.id, Receipt.from_json(body), nanos, tokens, "corrected", moved=True)
+        return []
+    alerts = _charge(rows, receipt.id, holds, nanos, tokens) if state == "held" else []
+    rows.execute("DELETE FROM asked WHERE call = ?", (receipt.id,))
+    return alerts
+
+
+def sweep(rows: Connection, now: int) -> int:
+    """File the calls whose lease was over at ``now``: what they held is spent, in full, until somebody knows better."""
+    overdue = rows.execute(_OVERDUE, (now,)).fetchall()
+    for call, state, body in overdue:
+        receipt = replace(Receipt.from_json(body), id=f"{call}-{'unknown' if state == 'held' else 'stopped'}")
+        append(rows, receipt)
+        if state != "held":  # it died between two tries: nothing was under way
+            rows.execute("DELETE FROM asked WHERE call = ?", (call,))
+            continue
+        held = rows.execute("SELECT account, period, amount FROM holds WHERE call = ?", (call,)).fetchall()
+        for name, when, amount in held:
+            rows.execute(_CHARGE, (amount, amount, 0, name, when)).fetchone()
+        rows.execute("UPDATE asked SET state = 'unknown', body = ? WHERE call = ?", (receipt.to_json(), call))
+    return len(overdue)
+
+
+def correct(
+    rows: Connection,
+    call: str,
+    filed: Receipt,
+    nanos: Nanos | None,
+    tokens: int | None,
+    why: str,
+    *,
+    moved: bool = False,
+) -> Receipt:
+    """Charge an unknown call's last try what it really cost, and write a receipt over the difference.
+
+    ``moved``: the call has a receipt of its own by now, so this one takes back all that was filed.
+    """
+    held = rows.execute("SELECT account, period, amount, unit FROM holds WHERE call = ?", (call,)).fetchall()
+    for name, when, amount, unit in held:
+        place = (actual(unit, amount, nanos, tokens) - amount, name, when)
+        rows.execute("UPDATE accounts SET spent = spent + ? WHERE account = ? AND period = ?", place)
+    rows.execute("DELETE FROM holds WHERE call = ?", (call,))
+    rows.execute("DELETE FROM asked WHERE call = ?", (call,))
+    charged = filed.cost_nanos or 0
+    last = filed.attempts[-1].cost_nanos or 0 if filed.attempts else 0
+    difference = -charged if moved else 0 if nanos is None else nanos - last
+    receipt = replace(
+        filed,
+        id=f"{call}-{why}",
+        started_at=time.time_ns(),
+        seconds=0.0,
+        status="ok",
+        operation="correction",
+        usage=None,
+        cost_nanos=difference,
+        attempts=(),
+        plan=None,
+        notes=(f"puts right the {charged} nano-USD charged by {filed.id}",),
+        error=None,
+        error_type=None,
+    )
+    append(rows, receipt)
+    return receipt
+
+
+def one_unknown(rows: Connection, part: str) -> tuple[str, Receipt]:
+    """Return the unknown call that ``part`` begins, or whose receipt it names. Raises UserError."""
+    found = rows.execute(UNKNOWN).fetchall()
+    matching = [(call, body) for call, body in found if part and (call.startswith(part) or f"{call}-unknown" == part)]
+    if len(matching) != 1:
+        what = "no call" if not matching else f"{len(matching)} calls"
+        raise UserError(f"{part!r} names {what} whose cost is unknown. See `tokenkit budget reconcile`.")
+    call, body = matching[0]
+    return call, Receipt.from_json(body)
+
+
+def _charge(rows: Connection, call: str, holds: Iterable[Hold], nanos: Nanos | None, tokens: int | None) -> list[Alert]:
+    alerts = []
+    for hold in holds:
+        if hold.here:
+            continue
+        cost, place = hold.actual(nanos, tokens), (hold.account, hold.period.name)
+        row = rows.execute(_CHARGE, (hold.amount, cost, int(cost > hold.amount), *place)).fetchone()
+        *stand, noticed = row
+        stands = Standing(hold.budget, hold.account, hold.period, *stand)
+        if level(stands) > noticed:
+            told = "UPDATE accounts SET noticed = ? WHERE account = ? AND period = ?"
+            rows.execute(told, (level(stands), *place))
+            alerts.append(Alert(stands))
+    rows.execute("DELETE FROM holds WHERE call = ?", (call,))
+    return alerts

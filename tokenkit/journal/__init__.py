@@ -1,0 +1,19 @@
+"""The journal: one SQLite file, shared by every kernel of a home, in which money and receipts are durable.
+
+``chained`` is the list of receipts, each chained to the one before; ``files`` how the file is made and opened.
+"""
+
+from tokenkit.journal.chained import GENESIS, Entry, Journal, append, written
+from tokenkit.journal.files import APPLICATION_ID, MIGRATIONS, Durability, make_private
+
+__all__ = [
+    "APPLICATION_ID",
+    "GENESIS",
+    "MIGRATIONS",
+    "Durability",
+    "Entry",
+    "Journal",
+    "append",
+    "make_private",
+    "written",
+]
