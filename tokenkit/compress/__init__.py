@@ -1,5 +1,18 @@
 """Fewer tokens for the same meaning: stages over messages, what they may not touch, and what each of them did."""
 
+from tokenkit.compress.pipeline import STAGES, Aim, Compressed, Rewriting, Stage, compress, touchable
+from tokenkit.compress.recall import recall
 from tokenkit.compress.spans import kept, protected
 
-__all__ = ["kept", "protected"]
+__all__ = [
+    "STAGES",
+    "Aim",
+    "Compressed",
+    "Rewriting",
+    "Stage",
+    "compress",
+    "kept",
+    "protected",
+    "recall",
+    "touchable",
+]

@@ -1,0 +1,113 @@
+"""Whether a stage has harmed a text: lost what was to be kept, cut a protected span, or made up a number or link."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from tokenkit.compress.spans import Span, kept, protected
+
+
+def damage(before: str, after: str, keep: Sequence[str] = (), *, lossless: bool = False, proven: bool = False) -> str:
+    """Say in a sentence how ``after`` harms ``before``, or return an empty text.
+
+    Marked text and ``keep`` always survive. A lossless stage keeps every protected span, in order (JSON may lose blanks
+    outside its strings); a lossy one keeps or drops each as a whole, and adds neither numbers nor links. With
+    ``proven`` only the first holds: the stage has shown by itself that the text comes back.
+    """
+    for literal in keep:
+        if literal and literal in before and literal not in after:
+            return f"it would have lost {_short(literal)}, which was to be kept"
+    place = 0
+    for start, end in kept(before):
+        found = after.find(before[start:end], place)
+        if found < 0:
+            return f"it would have lost {_short(before[start:end])}, which was marked to be kept"
+        place = found + end - start
+    if proven:
+        return ""
+    return _missing(before, after) if lossless else _cut(before, after) or _invented(before, after)
+
+
+def minified(json_text: str) -> str:
+    """Take the blanks outside strings from valid JSON; nothing else changes, not even how a number is written."""
+    return _BLANKS.sub(lambda match: match[0] if match[0][0] == '"' else "", json_text)
+
+
+def units(text: str) -> Iterator[Span]:
+    """Yield where the lines and sentences of ``text`` are, blanks around them left out."""
+    start = 0
+    for match in _SPLIT.finditer(text):
+        yield from _trimmed(text, start, match.start())
+        start = match.end()
+    yield from _trimmed(text, start, len(text))
+
+
+_BLANKS = re.compile(r"\"(?:[^\"\\]|\\.)*+\"|[ \t\r\n]++")
+_SPLIT = re.compile(r"\n|(?<=[.!?])[^\S\n]++(?=[A-Z\"'(\[“‘«])")
+_NUMBER = re.compile(r"[0-9](?<![\w.].)[0-9]*+(?:,[0-9]++)*+(?:\.[0-9]++)?")
+_LINK = re.compile(r"https?://[^\s)>\]\"'`]++")
+_LONG = 12  # characters; a shorter line ("}", "else:") may stand anywhere
+
+
+def _trimmed(text: str, start: int, end: int) -> Iterator[Span]:
+    piece = text[start:end]
+    inside = piece.strip()
+    if inside:
+        start += len(piece) - len(piece.lstrip())
+        yield start, start + len(inside)
+
+
+def _missing(before: str, after: str) -> str:
+    """Find a span of ``before`` that is not among those of ``after``, in order."""
+    there = (_canonical(after[start:end]) for start, end in protected(after))
+    for start, end in protected(before):
+        wanted = _canonical(before[start:end])
+        if not any(wanted == other for other in there):
+            return f"it would have changed {_short(before[start:end])}"
+    return ""
+
+
+def _canonical(span: str) -> str:
+    return minified(span) if span[0] in "{[" else span
+
+
+def _cut(before: str, after: str) -> str:
+    """Find a span over several lines or sentences of which some are left, and not all."""
+    spans = [span for span in protected(before) if _several(before, span)]
+    if not spans:
+        return ""
+    pieces = [(start, end, before[start:end]) for start, end in units(before)]
+    often = Counter(piece for _, _, piece in pieces)
+    left = {after[start:end] for start, end in units(after)}
+    whole = {after[start:end] for start, end in protected(after)}
+    at = 0
+    for start, end in spans:
+        while at < len(pieces) and pieces[at][1] <= start:
+            at += 1
+        here = at
+        touched = False
+        while here < len(pieces) and pieces[here][0] < end:
+            piece = pieces[here][2]
+            touched = touched or (len(piece) > _LONG and often[piece] == 1 and piece in left)
+            here += 1
+        if touched and here - at > 1 and before[start:end] not in whole and before[start:end] not in after:
+            return f"it would have cut {_short(before[start:end])}"
+    return ""
+
+
+def _several(text: str, span: Span) -> bool:
+    return _SPLIT.search(text, *span) is not None
+
+
+def _invented(before: str, after: str) -> str:
+    for pattern, what in ((_NUMBER, "number"), (_LINK, "link")):
+        new = set(pattern.findall(after)) - set(pattern.findall(before))
+        if new and (really := sorted(item for item in new if item.rstrip(".,") not in before)):
+            return f"it would have made up the {what} {_short(really[0])}"
+    return ""
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:39] + "…")
