@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tokenkit.compress import Aim, Rewriting, compress, recall, touchable
 from tokenkit.compress.damage import damage
+from tokenkit.compress.normalize import normalize
 from tokenkit.errors import UserError
 from tokenkit.tokens import count
 from tokenkit.types import Image, Message
@@ -190,3 +191,78 @@ def test_whatever_a_stage_does_the_result_is_smaller_or_the_same(text: str, targ
         assert count(made.text) <= count(text)
         assert made.saved == count(text) - count(made.text)
         assert made.text == text or damage(text, made.text, (literal,), lossless=stage.lossless) == ""
+
+
+SPARE = """Intro   text  here.\x20
+
+| Name   |  Value  |
+| :--- | -----: |
+| `a  b` |  5 kg |
+| x \\|  y   | "q  q" |
+
+
+Cols   A    B
+Foo         5
+
+    code   x = 1\x20\x20
+She said  "hi  there"   and\u00a0went.   \r
+{"a":   [1,  2.50],
+   "b": "x  y"}
+
+
+"""
+
+TIDY = """Intro text here.
+
+|Name|Value|
+|:-|-:|
+|`a  b`|5 kg|
+|x \\| y|"q  q"|
+
+Cols   A    B
+Foo         5
+
+    code   x = 1\x20\x20
+She said "hi  there" and went.
+{"a":[1,2.50],"b":"x  y"}"""
+
+
+def test_normalize_takes_only_what_means_nothing() -> None:
+    assert normalize(SPARE) == TIDY
+    assert normalize(SPARE, ["Intro   text", '{"a":   [1']).startswith("Intro   text here.")
+    assert '{"a":   [1,  2.50],\n   "b"' in normalize(SPARE, ['{"a":   [1'])
+    made = compress(SPARE, ["normalize"])
+    assert made.reports[0].skipped is None
+    assert made.reports[0].lossless
+    assert made.text == TIDY
+
+
+def test_a_notice_that_repeats_stays_once() -> None:
+    notice = "Confidential, for internal use by the board only"
+    text = "\n".join(f"{notice}\n\nPage {i} has a text of its own.\n" for i in range(4))
+    assert normalize(text).count(notice) == 1
+    assert normalize(text, ["internal use"]).count(notice) == 4
+    for line in ("yes", "return self.first(value) and self.second(value);", "- a list item that is long enough"):
+        assert normalize("\n\n".join([line] * 4)).count(line) == 4
+
+
+ROUGH = [
+    *("a", "word  word", "5  kg", "`x  y`", '"q  r"', "\n", "\n\n\n", "    ", "\t", " | ", "|--|---|", "\r\n", "```\n"),
+    *('{"a":  [1, "  "]}', "\u00a0", "\u200b", "  ", "<keep>", "</keep>", "(Li 2020)", "é😀", "A   B    C\n"),
+]
+rough = st.lists(st.sampled_from(ROUGH) | st.text(max_size=3), max_size=30).map("".join)
+
+
+@given(rough, st.text(max_size=4))
+@settings(max_examples=500)
+def test_normalize_harms_nothing_and_a_second_pass_finds_nothing(text: str, literal: str) -> None:
+    made = normalize(text, [literal])
+    assert damage(text, made, [literal], lossless=True) == ""
+    assert letters(made) == letters(text)
+    assert len(made) <= len(text)
+    assert normalize(made, [literal]) == made
+
+
+def letters(text: str) -> str:
+    """Everything but blanks, what cannot be seen, and the dashes below a table's head."""
+    return "".join(c for c in text if not c.isspace() and c not in "\u200b\u2060\ufeff\u00ad-")
