@@ -55,10 +55,12 @@ class Budget:
 
     ``window`` is one request (all its tries), one notebook cell, a calendar ``hour``, ``day`` or ``month`` in
     ``timezone`` (a place such as ``Europe/Berlin``), or the ``total``. The scopes narrow whose calls count: all that
-    are given must match, and ``"*"`` gives each user, model, … an account of its own. ``action`` says what happens to a
-    call that might not fit: ``block`` refuses it, ``warn`` lets it go, ``throttle`` waits for running calls to give
-    back what they hold, ``reroute`` asks a model that fits, ``shrink`` lowers ``max_tokens``. ``warn_at`` is the share
-    of the limit at which one notice is given. Raises ConfigError, naming the field.
+    are given must match, and ``"*"`` gives each user, model, … an account of its own.
+
+    ``action`` says what happens to a call that might not fit: ``block`` refuses it, once no running call can give back
+    enough; ``throttle`` waits longer for that; ``reroute`` asks a model that fits; ``shrink`` lowers ``max_tokens``;
+    ``warn`` lets it go. ``warn_at`` is the share of the limit at which one notice is given. Raises ConfigError, naming
+    the field.
     """
 
     limit: str | int | float | Decimal

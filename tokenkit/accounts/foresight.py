@@ -55,7 +55,7 @@ def shut(
 
 def _helped(request: Request, model: Model, tokens: TokenCount, short: Short, now: int) -> bool:
     budget = short.standing.budget
-    if budget.action == "throttle" and short.waiting_helps:
+    if short.waiting_helps:
         return True
     if request.max_tokens is not None and budget.action != "shrink":
         return False

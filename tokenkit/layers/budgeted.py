@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from random import random
 from typing import NoReturn, Protocol
 
 from tokenkit.budget import SHORTEST_ANSWER, Ask, Budget, Who, affordable, ask, asking, surcharge, who, worst_usage
@@ -24,6 +25,13 @@ from tokenkit.types import Delta, Request, Response, TokenCount
 
 PATIENCE = 60.0
 """Seconds that ``throttle`` waits for running calls where the call has no deadline."""
+
+STALL = 10.0
+"""Seconds without any running call settling, after which other budgets refuse: what is held may well come back, and a
+refusal before it does would be a false one."""
+
+POLL = (0.02, 0.5)
+"""Seconds between two looks while waiting: at first, and at most."""
 
 RENEW_SECONDS = 300.0
 
@@ -50,14 +58,10 @@ def budgeted(
     model_of: Callable[[Request], Model],
     *,
     told: Callable[[list[Alert]], None] = lambda alerts: None,
-    poll: float = 0.05,
     now: Callable[[], int] = time.time_ns,
     clock: Callable[[], float] = time.monotonic,
 ) -> Layer:
-    """Hold each try to the budgets it is under; ``told`` is given the notices that are due.
-
-    ``poll`` is how many seconds ``throttle`` sleeps between two looks.
-    """
+    """Hold each try to the budgets it is under; ``told`` is given the notices that are due."""
 
     def layer(call: Call) -> Call:
         def flow(request: Request, trail: Trail) -> Flow:
@@ -66,7 +70,7 @@ def budgeted(
                 return (yield from call(request, trail))
             model = model_of(request)
             began = _Try(request, trail, model, clock(), now())
-            asked = yield from _admitted(books, rules, began, poll, now, clock)
+            asked = yield from _admitted(books, rules, began, now, clock)
             before = len(trail.attempts)
             try:
                 return (yield from _kept(call(began.request, trail), books, began, clock))
@@ -94,10 +98,10 @@ class _Try:
 
 
 def _admitted(
-    books: Books, rules: Rules, this: _Try, poll: float, now: Callable[[], int], clock: Callable[[], float]
+    books: Books, rules: Rules, this: _Try, now: Callable[[], int], clock: Callable[[], float]
 ) -> Generator[Effect, None, Ask | None]:
     """Reserve, shortening or waiting where the budgets say so. Raises BudgetExceeded when it cannot be."""
-    trail, model, waited = this.trail, this.model, 0.0
+    trail, model, waits = this.trail, this.model, _Waits(this.began, this.trail.deadline)
     tokens = _counted(this.request, model)
     while True:
         asked = _bounded(this.request, model, tokens, rules, now())
@@ -110,7 +114,7 @@ def _admitted(
             trail.notes.append(f"budgets were not checked: {error}")
             return None
         if not short:
-            trail.waited += waited
+            trail.waited += waits.slept
             _warn(books, rules, this, asked)
             return asked
         smaller = _shrunk(this.request, model, tokens, short, now())
@@ -118,12 +122,38 @@ def _admitted(
             trail.verdicts.append(_shrinking(this.request, smaller, short))
             this.request = smaller
             continue
-        if not _may_wait(short) or clock() + poll > _give_up(trail, this.began):
+        pause = waits.pause(short, clock())
+        if pause is None:
             _refuse(trail, short)
-        if not waited:
+        if not waits.slept:
             trail.verdicts.append(Verdict(_names(short), "throttle", "; ".join(map(str, short))))
-        yield Sleep(poll, f"budget {_names(short)}: waiting for running calls to settle")
-        waited += poll
+        yield Sleep(pause, f"budget {_names(short)}: waiting for running calls to settle")
+        waits.slept += pause
+
+
+@dataclass(slots=True)
+class _Waits:
+    """How long a try may wait for money that running calls hold; all in monotonic seconds."""
+
+    began: float
+    deadline: float | None
+    slept: float = 0.0
+    seen: tuple[tuple[int, int], ...] = ()
+    changed: float = 0.0
+
+    def pause(self, short: tuple[Short, ...], now: float) -> float | None:
+        """Return how long to sleep before looking again; None when waiting cannot help, or has been long enough."""
+        if not all(lack.waiting_helps for lack in short):
+            return None
+        seen = tuple((lack.standing.spent, lack.standing.held) for lack in short)
+        if seen != self.seen:
+            self.seen, self.changed = seen, now
+        patient = all(lack.standing.budget.action == "throttle" for lack in short)
+        give_up = self.began + PATIENCE if patient else self.changed + STALL
+        if self.deadline is not None:
+            give_up = self.deadline if patient else min(give_up, self.deadline)
+        pause = min(POLL[1], max(POLL[0], self.slept / 2)) * (0.5 + random())
+        return None if now + pause > give_up else pause
 
 
 def _refuse(trail: Trail, short: tuple[Short, ...]) -> NoReturn:
@@ -224,14 +254,6 @@ def _shrunk(request: Request, model: Model, tokens: TokenCount, short: tuple[Sho
 def _shrinking(asked: Request, given: Request, short: tuple[Short, ...]) -> Verdict:
     before = "not set" if asked.max_tokens is None else f"{asked.max_tokens:,}"
     return Verdict(_names(short), "shrink", f"max_tokens was {before} and is now {given.max_tokens:,}, what fits")
-
-
-def _may_wait(short: tuple[Short, ...]) -> bool:
-    return all(lack.waiting_helps and lack.standing.budget.action == "throttle" for lack in short)
-
-
-def _give_up(trail: Trail, began: float) -> float:
-    return began + PATIENCE if trail.deadline is None else trail.deadline
 
 
 def _names(short: tuple[Short, ...]) -> str:
