@@ -96,7 +96,8 @@ def test_scopes_narrow_and_each_has_its_own_account() -> None:
 @given(MOMENTS, st.sampled_from(ZONES), st.sampled_from(["hour", "day", "month"]))
 def test_a_moment_is_within_its_period_and_periods_meet(now: int, zone: str, window: Any) -> None:
     found = period(window, now, zone)
-    assert found.start is not None and found.end is not None
+    assert found.start is not None
+    assert found.end is not None
     assert found.start <= now < found.end
     following = period(window, found.end, zone)
     assert following.start == found.end
@@ -120,10 +121,12 @@ def test_days_of_23_and_25_hours_are_one_day_and_the_repeated_hour_is_two() -> N
     assert len({period("day", now, "Europe/Berlin").name for now in moments}) == 1
     assert len({period("hour", now, "Europe/Berlin").name for now in moments}) == 25
     day = period("day", moments[0], "Europe/Berlin")
-    assert day.end is not None and day.start is not None
+    assert day.end is not None
+    assert day.start is not None
     assert day.end - day.start == 25 * 3600 * 10**9
     spring = period("day", int(datetime(2026, 3, 29, 12, tzinfo=berlin).timestamp()) * 10**9, "Europe/Berlin")
-    assert spring.end is not None and spring.start is not None
+    assert spring.end is not None
+    assert spring.start is not None
     assert spring.end - spring.start == 23 * 3600 * 10**9
     february = period("month", int(datetime(2028, 2, 29, 23, 59, tzinfo=UTC).timestamp()) * 10**9)
     assert february.name == "2028-02"
@@ -154,10 +157,12 @@ def test_no_usage_within_the_ask_costs_more_than_the_ask(
         cache_creation_input_tokens=data.draw(st.integers(0, size - read)),
     )
     cost = price.receipt(usage.input_tokens).cost(usage)
-    assert cost is not None and cost <= most
+    assert cost is not None
+    assert cost <= most
     worst = price.receipt(size)
     worst_cost = worst.cost(worst_usage(worst, size, longest))
-    assert worst_cost is not None and cost <= worst_cost <= most
+    assert worst_cost is not None
+    assert cost <= worst_cost <= most
 
 
 @given(PRICES, st.integers(0, 3000), st.integers(0, 10**9), st.sampled_from(["usd", "tokens"]), st.integers(1, 4))
@@ -171,10 +176,12 @@ def test_what_is_affordable_fits_and_one_token_more_does_not(
     assert 0 <= found <= 50_000
     if found:
         cost = asking(price, size, found * copies, 0).of(unit)
-        assert cost is not None and cost <= left
+        assert cost is not None
+        assert cost <= left
     if found < 50_000:
         cost = asking(price, size, (found + 1) * copies, 0).of(unit)
-        assert cost is not None and cost > left
+        assert cost is not None
+        assert cost > left
 
 
 def test_what_extra_asks_for_is_in_the_bound() -> None:

@@ -233,7 +233,10 @@ class Asking:
         rules = self.accounts.rules(own_budget(request))
         if not rules:
             return decide(health=health)
-        closed = shut(self.accounts, rules, request, models, count, time.time_ns())
+        try:
+            closed = shut(self.accounts, rules, request, models, count, time.time_ns())
+        except LedgerError:
+            return decide(health=health)  # nobody can look now; the try itself asks again, and refuses
         barred = {
             model: replace(health.get(model, HEALTHY), barred=why)
             for model, (action, why) in closed.items()

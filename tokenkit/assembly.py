@@ -67,7 +67,9 @@ def assemble(
         known = tuple(models) if models is not None else tuple(m for p in given for m in catalog.defaults(p.name))
         return Assembly(said, _home(home, said), given, _served(known, given))
     if environ.get(SIMULATED, "0") not in ("", "0"):
-        return _simulated(Config(home=data_home(environ)), home, "")
+        # A file that was named still sets budgets, defaults and habits; one lying around must not stand in the way.
+        said = load(config, environ) if config is not None else Config(home=data_home(environ))
+        return _simulated(said, home, "")
     said = load(config, environ)
     found = _providers(said, environ, vault_of(said, environ))
     if not found:
