@@ -188,11 +188,12 @@ def compress(
     # The stages that do not aim are the same for every target: the longest row of them in front runs once.
     first = next((i for i, step in enumerate(steps) if _aims(step)), len(steps))
     start = _fold(given, steps[:first], aim, ())
-    best = _fold(start.messages, steps[first:], replace(aim, target=1.0), start.reports)
+    done = start.reports[:first]
+    best = _fold(start.messages, steps, replace(aim, target=1.0), done)
     low, high = 0.0, 1.0
     for _ in range(7):
         middle = (low + high) / 2
-        tried = _fold(start.messages, steps[first:], replace(aim, target=middle), start.reports)
+        tried = _fold(start.messages, steps, replace(aim, target=middle), done)
         if recall(_joined(given), tried.text, aim.query) >= aim.recall:
             high, best = middle, min(tried, best, key=lambda made: made.after)
         else:
@@ -231,19 +232,24 @@ def with_texts(messages: Sequence[Message], texts: Sequence[str], which: Sequenc
 
 
 def _fold(messages: tuple[Message, ...], steps: Sequence[Stage], aim: Aim, done: tuple[StageReport, ...]) -> Compressed:
+    """Run the steps for which ``done`` has no report yet."""
     reports = list(done)
     exact = encoding_of(aim.model)[1]
     first = _size(messages, aim)
     goal = _goal(messages, aim)
-    for i, step in enumerate(steps):
+    for i in range(len(done), len(steps)):
+        step, share = steps[i], 1.0
         started = time.perf_counter()
         before = _size(messages, aim)
-        share = 1.0
         if _aims(step):
             left = sum(map(_aims, steps[i:]))
             free = _size(messages, aim, touchable(messages, everything=aim.everything))
             share = min((goal / free) ** (1 / left), 1.0) if free else 1.0
-        made, why = _tried(step, messages, replace(aim, target=max(share, 1e-6)), share)
+        sealed = [r.stage for s, r in zip(steps, reports, strict=False) if _proves(s) and r.skipped is None]
+        if sealed:
+            made, why = messages, f"what {sealed[0]} made must stay as it is: put {sealed[0]} last"
+        else:
+            made, why = _tried(step, messages, replace(aim, target=max(share, 1e-6)), share)
         after = before if why else _size(made, aim)
         if not why and after >= before:
             made, after, why = messages, before, "it would not have saved a token"
@@ -292,7 +298,7 @@ def _harm(step: Stage, before: tuple[Message, ...], after: tuple[Message, ...], 
             continue
         if old.strip() and not new.strip():
             return "it left nothing"
-        why = damage(old, new, aim.keep, lossless=step.lossless, proven=getattr(step, "proves", False))
+        why = damage(old, new, aim.keep, lossless=step.lossless, proven=_proves(step))
         if why:
             return why
     return ""
@@ -347,6 +353,10 @@ def _remembering(function: Callable[[str], int]) -> Callable[[str], int]:
 
 def _aims(step: Stage) -> bool:
     return bool(getattr(step, "aims", not step.lossless))
+
+
+def _proves(step: Stage) -> bool:
+    return bool(getattr(step, "proves", False))
 
 
 def _size(messages: Sequence[Message], aim: Aim, which: Sequence[bool] | None = None) -> int:
