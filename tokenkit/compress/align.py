@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 
@@ -45,10 +45,10 @@ def blocks(old_lines: Sequence[str], new_lines: Sequence[str]) -> list[Block]:
             pairs += _longest(old, new, a, a_end, b, b_end)
         elif depth < _DEPTH:
             last_a, last_b = a, b
-            for i, j in _anchors(old[a:a_end], new[b:b_end]):
+            for i, j, size in _joined(_anchors(old[a:a_end], new[b:b_end])):
                 ranges.append((last_a, a + i, last_b, b + j, depth + 1))
-                pairs.append(Block(a + i, b + j, 1))
-                last_a, last_b = a + i + 1, b + j + 1
+                pairs.append(Block(a + i, b + j, size))
+                last_a, last_b = a + i + size, b + j + size
             if last_a > a:
                 ranges.append((last_a, a_end, last_b, b_end, depth + 1))
     return list(_joined(sorted(pairs)))
@@ -72,7 +72,7 @@ def _common_end(old: Sequence[int], new: Sequence[int], a: int, a_end: int, b: i
     return size
 
 
-def _anchors(old: Sequence[int], new: Sequence[int]) -> list[tuple[int, int]]:
+def _anchors(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """Match lines that are single on either side, or, where none is, lines by their how-manieth copy they are."""
     once, here = Counter(new), Counter(old)
     place = {line: j for j, line in enumerate(new) if once[line] == 1}
@@ -86,7 +86,7 @@ def _anchors(old: Sequence[int], new: Sequence[int]) -> list[tuple[int, int]]:
             if turn[line] < once[line]:
                 pairs.append((i, places[line][turn[line]]))
                 turn[line] += 1
-    return _rising(pairs)
+    return ((i, j, 1) for i, j in _rising(pairs))
 
 
 def _rising(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -128,14 +128,14 @@ def _longest(old: Sequence[int], new: Sequence[int], a: int, a_end: int, b: int,
             j += 1
 
 
-def _joined(pairs: Sequence[Block]) -> Iterator[Block]:
-    last: Block | None = None
-    for block in pairs:
-        if last is not None and (last.a + last.size, last.b + last.size) == (block.a, block.b):
-            last = Block(last.a, last.b, last.size + block.size)
-            continue
-        if last is not None:
-            yield last
-        last = block
-    if last is not None:
-        yield last
+def _joined(pairs: Iterable[tuple[int, int, int]]) -> Iterator[Block]:
+    """Yield sorted blocks, those that touch made one."""
+    a = b = size = 0
+    for i, j, more in pairs:
+        if (a + size, b + size) != (i, j):
+            if size:
+                yield Block(a, b, size)
+            a, b, size = i, j, 0
+        size += more
+    if size:
+        yield Block(a, b, size)
