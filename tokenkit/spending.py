@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from typing import Any
 
 from tokenkit import drivers
 from tokenkit.accounts import Accounts, Cap, capped, standing_of
-from tokenkit.budget import Budget
+from tokenkit.budget import Budget, Window
 from tokenkit.effects import Drain, Flow, Open, WireRequest
 from tokenkit.errors import TokenkitError, UserError, did_you_mean
 from tokenkit.money import parse_usd
@@ -154,3 +154,24 @@ def _posting(url: str, alert: Alert) -> Flow:
     reply = yield Open(WireRequest("POST", url, json.dumps(told).encode()))
     yield Drain(reply.source, whole=True)
     return Response("")
+
+
+_WINDOWS: Mapping[str, Window] = {"hourly": "hour", "daily": "day", "monthly": "month", "total": "total"}
+LIMITS = {f"{when}_{unit}": (window, unit) for when, window in _WINDOWS.items() for unit in ("tokens", "usd")}
+"""Short ways of saying limit and window in one: ``daily_tokens``, ``monthly_usd`` …"""
+
+
+def from_options(said: Mapping[str, Any]) -> list[Budget]:
+    """Return the budgets that options of a magic or a command say, one for each limit; None is not said."""
+    fields = {name: value for name, value in said.items() if value is not None and name not in LIMITS}
+    made = []
+    for name, (window, unit) in LIMITS.items():
+        if said.get(name) is not None:
+            if "limit" in fields or "window" in fields:
+                raise UserError(f"--{name.replace('_', '-')} says limit and window already: leave the others out.")
+            made.append(Budget(f"{said[name]} {'USD' if unit == 'usd' else unit}", window=window, **_known(fields)))
+    if made:
+        return made
+    if "limit" not in fields:
+        raise UserError("How much? Say a limit, such as '5 USD' or '10000 tokens', or --daily-tokens 10000.")
+    return [Budget(fields.pop("limit"), **_known(fields))]

@@ -18,11 +18,12 @@ _active: Kit | None = None
 def load(ipython: Any) -> None:
     """Register the magics with an IPython shell, and let every tiktoken in this process count offline."""
     # Late, because IPython is imported by whoever has a notebook, and by nobody else.
+    from tokenkit.notebook.capping import Capping
     from tokenkit.notebook.cells import keep_as_typed
     from tokenkit.notebook.magics import Routing
 
     tokens.install()
-    ipython.register_magics(Routing)
+    ipython.register_magics(Routing, Capping)
     keep_as_typed(ipython)
 
 

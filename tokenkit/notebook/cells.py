@@ -11,7 +11,7 @@ from typing import Any
 
 from IPython.core.inputtransformer2 import EscapedCommand
 
-NAMES = ("route", "tokens")
+NAMES = ("route", "tokens", "budget")
 
 _FIRST_LINE = re.compile(rf"%%({'|'.join(NAMES)})(?:[ \t]+(.*))?")
 

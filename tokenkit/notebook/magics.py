@@ -30,6 +30,7 @@ ROUTE = (
     Option("user", str, "whose call this is, for the ledger", "NAME"),
     Option("session", str, "which conversation it belongs to", "NAME"),
     Option("endpoint", str, "which part of your work it belongs to", "NAME"),
+    Option("budget", str, "the most this call may cost, such as 0.05", "USD"),
     Option("out", str, "put the response in this variable", "NAME"),
     Option("dry", bool, "show the plan and the most it can cost; send nothing"),
     Option("verbose", bool, "show the plan and every stage beneath the receipt"),
@@ -56,7 +57,7 @@ ABOUT = {
     "%receipt": "Show the last receipt, or the one whose id begins or ends like this: `%receipt [id]`.",
 }
 
-ASKED = ("model", "provider", "max_tokens", "system", "temperature", "deadline", "user", "session")
+ASKED = ("model", "provider", "max_tokens", "system", "temperature", "deadline", "user", "session", "budget")
 LONGEST_LINE = 2_000
 
 
@@ -79,14 +80,16 @@ def told(error: BaseException) -> str:
     return "\n".join(_html.visible(" ".join(line.split()), LONGEST_LINE) for line in lines)
 
 
-def magic(name: str, options: tuple[Option, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def magic(
+    name: str, options: tuple[Option, ...], about: str | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a method a magic: its line is read by ``options``, its mistakes are told in one line, -h prints help."""
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def called(self: Any, line: str = "", cell: str | None = None) -> Any:
             try:
-                said, rest = read(name, line, options, ABOUT[name])
+                said, rest = read(name, line, options, about or ABOUT[name])
                 return method(self, said, rest, cell)
             except Wants as help_:
                 print(help_)
@@ -122,7 +125,7 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
         if said.get("template"):
             prompt = filled(prompt, self.shell.user_ns)
         _check_name(said.get("out"))
-        kit = self._kit(said)
+        kit = kit_said(self.shell, said)
         options = {key: said[key] for key in ASKED if key in said} | {"endpoint_name": said.get("endpoint")}
         if said.get("dry"):
             plan = kit.plan(prompt, **options)
@@ -157,7 +160,8 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
             return stream.response
         except (TokenkitError, KeyboardInterrupt) as error:
             receipt = getattr(error, "receipt", None)
-            card = not isinstance(error, UserError)  # nothing was sent: the line says it all
+            # Where nothing was sent, the line says it all.
+            card = not isinstance(error, UserError) and (receipt is None or bool(receipt.attempts))
             raise
         finally:
             kit.on_sleep = before
@@ -172,7 +176,7 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
         """Count tokens offline."""
         text = rest if cell is None else as_typed(self.shell, cell)
         model = said.get("model", "gpt-4o")
-        count = self._kit(said).count(text, model)
+        count = kit_said(self.shell, said).count(text, model)
         exact = "exactly" if count.exact else f"about, at most {count.upper_bound:,}"
         print(f"{count.tokens:,} tokens for {model} ({exact}; {count.encoding})")
 
@@ -182,7 +186,7 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
     def spend(self, said: dict[str, Any], rest: str, cell: str | None) -> Any:
         """Show spend by model, or by what you say."""
         _nothing_more("%spend", rest)
-        ledger = self._kit(said).ledger
+        ledger = kit_said(self.shell, said).ledger
         spent = ledger.spend(by=said.get("by", "model"), since=said.get("since"))
         if ledger.note:
             print(_html.visible(ledger.note))
@@ -193,7 +197,7 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
     @magic("%receipt", RECEIPT)
     def receipt(self, said: dict[str, Any], rest: str, cell: str | None) -> None:
         """Show the last receipt, or one by its id."""
-        kit = self._kit(said)
+        kit = kit_said(self.shell, said)
         # The last of this kernel comes first: others may be writing to the same journal.
         mine = self.last[1] if self.last is not None and self.last[0] is kit else None
         receipt = kit.receipt(rest) if rest else mine or kit.receipt()
@@ -201,18 +205,19 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
             raise UserError(f"There is no receipt {rest!r}." if rest else "There is no receipt yet: ask something.")
         Live(rich=is_rich(self.shell)).finish(receipt, verbose=bool(said.get("verbose")))
 
-    def _kit(self, said: dict[str, Any]) -> Kit:
-        """Return the kit to ask: the one in the variable that --kit names, else the active one."""
-        name = said.get("kit")
-        if name is None:
-            from tokenkit import notebook
 
-            return notebook.kit()
-        found = self.shell.user_ns.get(name)
-        if not isinstance(found, Kit):
-            what = f"it is a {type(found).__name__}" if name in self.shell.user_ns else "there is no such variable"
-            raise UserError(f"--kit needs the name of a variable that holds a Kit, and {name!r} does not: {what}.")
-        return found
+def kit_said(shell: Any, said: dict[str, Any]) -> Kit:
+    """Return the kit to ask: the one in the variable that --kit names, else the active one."""
+    name = said.get("kit")
+    if name is None:
+        from tokenkit import notebook
+
+        return notebook.kit()
+    found = shell.user_ns.get(name)
+    if not isinstance(found, Kit):
+        what = f"it is a {type(found).__name__}" if name in shell.user_ns else "there is no such variable"
+        raise UserError(f"--kit needs the name of a variable that holds a Kit, and {name!r} does not: {what}.")
+    return found
 
 
 def is_rich(shell: Any) -> bool:

@@ -7,26 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import copyfile
-from typing import TYPE_CHECKING
 
+from tokenkit.cli import budgets, vaults
+from tokenkit.cli.parts import Parser, Run, group, kit_of
 from tokenkit.errors import TokenkitError, UserError
-
-if TYPE_CHECKING:
-    from tokenkit.kit import Kit
-    from tokenkit.vault import Vault
-
-Run = Callable[[argparse.Namespace], int]
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse that answers a wrong command or option with one sentence that helps."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse says NoReturn; raising is that
-        raise UserError(f"{self.prog}: {message}. `{self.prog} -h` lists what there is.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="tokenkit", description="Know and steer what LLM calls cost.")
+def _parser() -> Parser:
+    parser = Parser(prog="tokenkit", description="Know and steer what LLM calls cost.")
     parser.add_argument("--config", help="path of a tokenkit.toml (else it is searched for)")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -76,20 +64,21 @@ def _parser() -> _Parser:
     stats = command("stats", _stats, "show what was spent")
     stats.add_argument("--by", default="model", help="model, provider, user, endpoint, session or day")
     stats.add_argument("--since", default=None, help="today, month, a number of days such as 7d, or a date")
-    _group(commands, "model", "the models routing chooses from", {"list": (_models, "list prices and windows")})
-    provider = _group(
+    group(commands, "model", "the models routing chooses from", {"list": (_models, "list prices and windows")})
+    provider = group(
         commands,
         "provider",
         "the configured providers",
         {
             "list": (_providers, "list their addresses"),
-            "add": (_provider_add, "store a provider's key in the vault"),
+            "add": (vaults.provider_add, "store a provider's key in the vault"),
             "health": (_health, "ask each whether it is there"),
         },
     )
     provider["add"].add_argument("name", help="openai, anthropic, google …")
-    _vault_commands(commands)
-    ledger = _group(
+    vaults.commands_of(commands)
+    budgets.commands_of(commands)
+    ledger = group(
         commands,
         "ledger",
         "the log of every call",
@@ -101,47 +90,6 @@ def _parser() -> _Parser:
     ledger["export"].add_argument("path", type=Path)
     command("validate", _validate, "check tokenkit.toml and say everything that is wrong with it")
     return parser
-
-
-def _vault_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
-    vault = _group(
-        commands,
-        "vault",
-        "keys, encrypted in one file; they are asked for or read from stdin, never taken from the command line",
-        {
-            "init": (_vault_init, "make an empty vault, locked by a passphrase or TOKENKIT_VAULT_KEY"),
-            "set": (_vault_set, "store a key under a provider's name"),
-            "list": (_vault_list, "list the names that have a key"),
-            "delete": (_vault_delete, "forget a key"),
-            "rotate": (_vault_rotate, "lock the vault with a new passphrase"),
-            "export": (_vault_export, "write all keys to another encrypted file"),
-            "import": (_vault_import, "take the keys of an exported file in"),
-        },
-    )
-    for verb in ("set", "delete"):
-        vault[verb].add_argument("name", help="the provider's name, such as openai")
-    for verb in ("export", "import"):
-        vault[verb].add_argument("path", type=Path)
-
-
-def _group(
-    commands: argparse._SubParsersAction[_Parser],
-    name: str,
-    about: str,
-    verbs: dict[str, tuple[Run, str]],
-) -> dict[str, _Parser]:
-    inner = commands.add_parser(name, help=about, description=about).add_subparsers(metavar="VERB", required=True)
-    made = {}
-    for verb, (run, help_) in verbs.items():
-        made[verb] = inner.add_parser(verb, help=help_, description=help_)
-        made[verb].set_defaults(run=run)
-    return made
-
-
-def _kit(said: argparse.Namespace) -> Kit:
-    from tokenkit.kit import Kit
-
-    return Kit(said.config)
 
 
 def _demo(said: argparse.Namespace) -> int:
@@ -176,7 +124,7 @@ def _lab(said: argparse.Namespace) -> int:
 
 def _prompt(said: argparse.Namespace) -> int:
     text = said.text if said.text is not None else sys.stdin.read()
-    with _kit(said) as kit:
+    with kit_of(said) as kit:
         options = {
             "model": said.model, "provider": said.provider, "max_tokens": said.max_tokens, "system": said.system,
             "user": said.user, "endpoint_name": said.endpoint,
@@ -193,13 +141,13 @@ def _prompt(said: argparse.Namespace) -> int:
 
 
 def _stats(said: argparse.Namespace) -> int:
-    with _kit(said) as kit:
+    with kit_of(said) as kit:
         print(kit.ledger.spend(by=said.by, since=said.since).to_string(index=False))
     return 0
 
 
 def _models(said: argparse.Namespace) -> int:
-    with _kit(said) as kit:
+    with kit_of(said) as kit:
         for model in kit.models:
             window = f"{model.context_window:,}" if model.context_window else "unknown"
             price = str(model.price.receipt(0)) if model.price else "unpriced"
@@ -208,92 +156,29 @@ def _models(said: argparse.Namespace) -> int:
 
 
 def _providers(said: argparse.Namespace) -> int:
-    with _kit(said) as kit:
+    with kit_of(said) as kit:
         for provider in kit.providers:
             print(f"{provider.name:16} {provider.base_url}")
     return 0
 
 
 def _health(said: argparse.Namespace) -> int:
-    with _kit(said) as kit:
+    with kit_of(said) as kit:
         found = kit.health().values()
         for one in found:
             print(one)
         return 0 if all(found) else 1
 
 
-def _vault(said: argparse.Namespace) -> Vault:
-    from tokenkit.assembly import vault_of
-    from tokenkit.config import load
-
-    return vault_of(load(said.config, os.environ), os.environ)
-
-
-def _stdin_key() -> str | None:
-    """Return the key that is piped in; ``None`` where a person sits at the keyboard, who is then asked."""
-    return None if sys.stdin.isatty() else sys.stdin.readline()
-
-
-def _vault_init(said: argparse.Namespace) -> int:
-    print(f"made {_vault(said).create().path}")
-    return 0
-
-
-def _vault_set(said: argparse.Namespace) -> int:
-    _vault(said).set(said.name, _stdin_key())
-    print(f"stored the key of {said.name}")
-    return 0
-
-
-def _provider_add(said: argparse.Namespace) -> int:
-    from tokenkit.errors import UnknownModel
-    from tokenkit.providers import registry
-
-    if said.name not in registry.known():
-        raise UnknownModel(said.name, sorted(registry.known()), what="provider")
-    vault = _vault(said)
-    if not vault.exists:
-        vault.create()
-    return _vault_set(said)
-
-
-def _vault_list(said: argparse.Namespace) -> int:
-    for name in _vault(said).names():
-        print(name)
-    return 0
-
-
-def _vault_delete(said: argparse.Namespace) -> int:
-    _vault(said).delete(said.name)
-    print(f"forgot the key of {said.name}")
-    return 0
-
-
-def _vault_rotate(said: argparse.Namespace) -> int:
-    _vault(said).rotate()
-    print("the vault has a new passphrase")
-    return 0
-
-
-def _vault_export(said: argparse.Namespace) -> int:
-    print(f"wrote {', '.join(_vault(said).export(said.path)) or 'no key'} to {said.path}")
-    return 0
-
-
-def _vault_import(said: argparse.Namespace) -> int:
-    print(f"took in {', '.join(_vault(said).import_(said.path)) or 'no key'}")
-    return 0
-
-
 def _verify(said: argparse.Namespace) -> int:
-    with _kit(said) as kit:
+    with kit_of(said) as kit:
         verdict = kit.ledger.verify()
         print(verdict)
         return 0 if verdict else 1
 
 
 def _export(said: argparse.Namespace) -> int:
-    with _kit(said) as kit:
+    with kit_of(said) as kit:
         kit.ledger.export(said.path)
     print(f"wrote {said.path}")
     return 0
