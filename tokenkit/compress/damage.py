@@ -48,7 +48,7 @@ _BLANKS = re.compile(r"\"(?:[^\"\\]|\\.)*+\"|[ \t\r\n]++")
 _SPLIT = re.compile(r"\n|(?<=[.!?])[^\S\n]++(?=[A-Z\"'(\[“‘«])")
 _NUMBER = re.compile(r"[0-9](?<![\w.].)[0-9]*+(?:,[0-9]++)*+(?:\.[0-9]++)?")
 _LINK = re.compile(r"https?://[^\s)>\]\"'`]++")
-_MISSES = 200  # each may read the text to its end
+_FAR = 200  # searches to the end of the text
 _LONG = 12  # characters; a shorter line ("}", "else:") may stand anywhere
 
 
@@ -62,20 +62,21 @@ def _trimmed(text: str, start: int, end: int) -> Iterator[Span]:
 
 def _missing(before: str, after: str) -> str:
     """Find a span of ``before`` that is not in ``after``, behind the one before it."""
-    place, misses = 0, 0
+    place = last = far = 0
     for start, end in protected(before):
         span = before[start:end]
-        forms = (minified(span), span) if span[0] in "{[" else (span,)
-        for form in forms:
-            found = after.find(form, place)
-            if found >= 0:
-                place = found + len(form)
-                break
-            misses += 1
-        else:
+        forms = {span, minified(span)} if span[0] in "{[" else {span}
+        # What stands between two spans only shrinks, so the next is near; if not, it is searched to the end.
+        near = place + start - last + len(span)
+        found = min(((at, len(form)) for form in forms if (at := after.find(form, place, near)) >= 0), default=None)
+        if found is None:
+            far += 1
+            found = min(((at, len(form)) for form in forms if (at := after.find(form, place)) >= 0), default=None)
+        if found is None:
             return f"it would have changed {_short(span)}"
-        if misses > _MISSES:
-            return "it would have changed too much to be checked"
+        if far > _FAR:
+            return "it would have moved too much to be checked"
+        place, last = sum(found), end
     return ""
 
 

@@ -30,7 +30,7 @@ def normalize(text: str, keep: Sequence[str] = ()) -> str:
         if text[start] in "{[" and _BLANK.search(text, start, end) and objects(text, start, end) == [(start, end)]:
             swaps[start, end] = text[start:end] if _overlaps(wanted, start, end) else minified(text[start:end])
     blocked = merged([*spans, *tables])
-    still = merged([*_code(text), *_columns(text)])
+    still = merged([*_code(text), *_columns(text, tables)])
     swaps.update(dict.fromkeys(_notices(text, merged([*blocked, *still])), ""))
     fixed = merged([*spans, *(span for span in still if not _within(tables, span[0])), *swaps])
     return _cleaned(text, fixed, swaps, tables)
@@ -126,13 +126,15 @@ def _code(text: str) -> list[Span]:
     return [match.span() for match in _INDENTED.finditer(text)]
 
 
-def _columns(text: str) -> list[Span]:
+def _columns(text: str, tables: Sequence[Span]) -> list[Span]:
     """Find neighbouring lines with gaps of three blanks or more whose words begin, or end, one above the other."""
     if "   " not in text:
         return []
     found: list[Span] = []
     last, edges = (-1, -1), frozenset[int]()
     for start, end in _lines_with(text, "   "):
+        if _within(tables, start):
+            continue
         line = text[start:end]
         wide = [match for match in _GAP.finditer(line) if len(match[1]) > 2]
         here = frozenset(place for match in wide for place in (match.end(1), -match.end(2)))
