@@ -82,13 +82,15 @@ def _touches(spans: Sequence[Span], start: int, end: int) -> bool:
 
 
 def _pointer(passage: str) -> str:
-    """Name the passage by its first words, so that it can be found above."""
+    """Name the passage by the first words of it that stand together without numbers or signs, so that it is found."""
+    best: list[str] = []
     words: list[str] = []
-    for word in islice(passage.split(), 5):
-        if not word.isalpha():
+    for word in islice(passage.split(), 24):
+        words = [*words, word] if word.isalpha() else []
+        best = words if len(words) > len(best) else best
+        if len(best) == 5:
             break
-        words.append(word)
-    return f"[repeated: {' '.join(words)} …]" if words else "[repeated]"
+    return f"[repeated: {' '.join(best)} …]" if best else "[repeated]"
 
 
 def _copies(texts: Sequence[_Text]) -> None:
