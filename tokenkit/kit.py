@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tokenkit import drivers, layers
 from tokenkit.adversarial import Adversarial, adversarial
@@ -21,6 +21,17 @@ from tokenkit.options import Options
 from tokenkit.providers.base import Provider
 from tokenkit.receipts import Receipt, Trail
 from tokenkit.types import Delta, Message, Prompt, Request, Response, messages_of
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+
+    import pandas
+
+    from tokenkit.analysis.reconciling import Reconciled
+    from tokenkit.analysis.repricing import Prices, Repriced
+    from tokenkit.analysis.totals import Summary
+
+    Since = str | date | datetime | None
 
 
 class Kit(Asking):
@@ -147,6 +158,47 @@ class Kit(Asking):
     def health(self) -> dict[str, Checkup]:
         """Ask every provider, at once, whether it is there: latency, models or the error. Fresh for half a minute."""
         return check_all(self.providers, self._world, self._checkups)
+
+    # Looking back. Frames come from pandas, which is only imported when asked for one.
+
+    def summary(self) -> Summary:
+        """Return what was spent today and this month, by provider, model, user and endpoint."""
+        from tokenkit.analysis.totals import summary
+
+        return summary(self.ledger)
+
+    def spikes(self, *, by: str = "hour", z: float = 5.0, since: Since = None) -> pandas.DataFrame:
+        """Return the hours or days whose spend is far above the usual, by robust z-score of at least ``z``."""
+        from tokenkit.analysis.totals import spikes
+
+        return spikes(self.ledger, by=by, z=z, since=since)
+
+    def reprice(self, *, at: datetime | None = None, prices: Prices = None, since: Since = None) -> Repriced:
+        """Recompute history: at today's prices, at the published ones of a moment, or at ``prices`` of your own.
+
+        ``prices`` is a profile such as ``"seed-2024"``, or maps ``provider/name`` to a PriceRule.
+        """
+        from tokenkit.analysis.repricing import reprice
+
+        return reprice(self.ledger, self.catalog, at=at, prices=prices, since=since)
+
+    def compare_prices(self) -> pandas.DataFrame:
+        """Return where this kit's prices and the published ones disagree, in USD per million tokens."""
+        from tokenkit.analysis.repricing import compare_prices
+
+        return compare_prices(self.catalog)
+
+    def reconcile(
+        self, csv: Any, *, columns: Mapping[str, str] | None = None, provider: str | None = None
+    ) -> Reconciled:
+        """Compare the ledger with a provider's usage or cost export, by day (UTC) and model.
+
+        ``columns`` maps ``day``, ``model``, ``input_tokens``, ``output_tokens`` and ``cost`` to the file's own names
+        where they are not recognised.
+        """
+        from tokenkit.analysis.reconciling import reconcile
+
+        return reconcile(self.ledger, csv, columns=columns, provider=provider)
 
     def _embedding_model(self, name: str | None) -> Model:
         able = [model for model in self.catalog.models if "embed" in model.capabilities]
