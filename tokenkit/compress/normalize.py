@@ -19,7 +19,7 @@ def normalize(text: str, keep: Sequence[str] = ()) -> str:
     """Return ``text`` without blanks, empty lines, padding and notices that only repeat; a second pass changes nothing.
 
     Line ends become ``\\n``; runs of blanks between words become one; of several empty lines one stays. Markdown tables
-    lose their padding, bare JSON its blanks (values, order and the way numbers are written stay). A line of at least 24
+    lose their padding, bare JSON its blanks (values, order and the way numbers are written stay). A line of 24 to 200
     letters, beside an empty line, that stands there for the third time or more is a notice of some template: only
     its first copy stays.
     """
@@ -155,7 +155,7 @@ def _lines_with(text: str, sign: str) -> Iterator[Span]:
 
 
 _CODE_SIGNS = frozenset("{}=<>;|\\`#*")
-_LETTERS = 24
+_LETTERS, _LONGEST = 24, 200  # a longer line is a passage: that is for dedupe
 
 
 def _notices(text: str, blocked: Sequence[Span]) -> list[Span]:
@@ -164,7 +164,8 @@ def _notices(text: str, blocked: Sequence[Span]) -> list[Span]:
     often = Counter(lines)
     repeated = {
         line for line, times in often.items()
-        if times > 2 and len(line.strip()) >= _LETTERS and line.count(" ") > 2 and not _CODE_SIGNS & set(line)
+        if times > 2
+        and _LETTERS <= len(line.strip()) <= _LONGEST and line.count(" ") > 2 and not _CODE_SIGNS & set(line)
         and line[0].isalnum()
     }  # fmt: skip
     if not repeated:
