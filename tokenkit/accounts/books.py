@@ -15,7 +15,7 @@ from tokenkit.accounts.entries import Hold, actual, missing
 from tokenkit.errors import UserError
 from tokenkit.journal import append
 from tokenkit.money import Nanos
-from tokenkit.receipts import Receipt
+from tokenkit.receipts import Receipt, new_id
 from tokenkit.standing import Alert, Short, Standing, level
 
 if TYPE_CHECKING:
@@ -54,8 +54,14 @@ def settle(
     rows: Connection, call: str, holds: Iterable[Hold], cost: tuple[Nanos | None, int | None], body: str, lease: int
 ) -> list[Alert]:
     """Charge a try that failed; its call goes on, and ``body`` is what to file if it does not."""
-    told = "UPDATE asked SET state = 'settled', lease = ?, body = ? WHERE call = ? AND state = 'held'"
-    return _charge(rows, call, holds, *cost) if rows.execute(told, (lease, body, call)).rowcount else []
+    alerts: list[Alert] = []
+    state, filed = rows.execute("SELECT state, body FROM asked WHERE call = ?", (call,)).fetchone() or ("", "")
+    if state == "held":
+        alerts = _charge(rows, call, holds, *cost)
+    elif state == "unknown":
+        correct(rows, call, Receipt.from_json(filed), *cost, "corrected", moved=True)
+    rows.execute("INSERT OR REPLACE INTO asked VALUES (?, 'settled', ?, ?)", (call, lease, body))
+    return alerts
 
 
 def finish(
@@ -80,7 +86,8 @@ def sweep(rows: Connection, now: int) -> int:
     """File the calls whose lease was over at ``now``: what they held is spent, in full, until somebody knows better."""
     overdue = rows.execute(_OVERDUE, (now,)).fetchall()
     for call, state, body in overdue:
-        receipt = replace(Receipt.from_json(body), id=f"{call}-{'unknown' if state == 'held' else 'stopped'}")
+        receipt = Receipt.from_json(body)
+        receipt = replace(receipt, id=_beside(call, "unknown" if state == "held" else "stopped"))
         append(rows, receipt)
         if state != "held":  # it died between two tries: nothing was under way
             rows.execute("DELETE FROM asked WHERE call = ?", (call,))
@@ -117,7 +124,7 @@ def correct(
     difference = -charged if moved else 0 if nanos is None else nanos - last
     receipt = replace(
         filed,
-        id=f"{call}-{why}",
+        id=_beside(call, why),
         started_at=time.time_ns(),
         seconds=0.0,
         status="ok",
@@ -137,12 +144,17 @@ def correct(
 def one_unknown(rows: Connection, part: str) -> tuple[str, Receipt]:
     """Return the unknown call that ``part`` begins, or whose receipt it names. Raises UserError."""
     found = rows.execute(UNKNOWN).fetchall()
-    matching = [(call, body) for call, body in found if part and (call.startswith(part) or f"{call}-unknown" == part)]
+    matching = [(call, body) for call, body in found if part and (call.startswith(part) or part.startswith(call))]
     if len(matching) != 1:
         what = "no call" if not matching else f"{len(matching)} calls"
         raise UserError(f"{part!r} names {what} whose cost is unknown. See `tokenkit budget reconcile`.")
     call, body = matching[0]
     return call, Receipt.from_json(body)
+
+
+def _beside(call: str, what: str) -> str:
+    """Return an id for a receipt about a call; a call that sleeps often may have several of a kind."""
+    return f"{call}-{what}-{new_id()[-6:]}"
 
 
 def _charge(rows: Connection, call: str, holds: Iterable[Hold], nanos: Nanos | None, tokens: int | None) -> list[Alert]:
