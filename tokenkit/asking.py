@@ -23,13 +23,15 @@ from tokenkit.assembly import assemble, unlisted, vault_of
 from tokenkit.budget import from_tables
 from tokenkit.catalog import Catalog, Model
 from tokenkit.checkup import Checkup
+from tokenkit.compress.pipeline import STAGES, Stage
 from tokenkit.effects import Call, Layer, Sleep
 from tokenkit.errors import LedgerError, UnknownModel
 from tokenkit.layers.budgeted import own_budget
+from tokenkit.layers.compressed import shorten
 from tokenkit.options import Options, request_of
 from tokenkit.providers.base import Provider
 from tokenkit.providers.completions import completing
-from tokenkit.receipts import Plan, Receipt, Trail
+from tokenkit.receipts import Plan, PriceReceipt, Receipt, Trail
 from tokenkit.route import HEALTHY, Policy, plan
 from tokenkit.sharing import SharedBucket
 from tokenkit.spending import Budgets
@@ -67,6 +69,7 @@ class Asking:
         self._keys = {p.name: layers.Keys((p.key, *p.spare_keys)) for p in found.providers if p.key and p.spare_keys}
         self.catalog = Catalog(found.models)
         self.policy = policy or found.config.routing
+        self.stages: Mapping[str, Stage] = STAGES
         self.on_sleep: Callable[[Sleep], None] | None = None
         self._turns = itertools.count()
         self._checkups: dict[str, Checkup] = {}
@@ -109,7 +112,11 @@ class Asking:
 
     def plan(self, prompt: Prompt, **options: Unpack[Options]) -> Plan:
         """Decide without sending: every candidate with its score and upper-bound cost, or why it was rejected."""
-        return self.plan_request(request_of(prompt, options, self.config.defaults))
+        request = request_of(prompt, options, self.config.defaults, tuple(self.stages))
+        if request.compress is not None:
+            made = shorten(request.messages, request.compress, request.model, self.stages)
+            request = replace(request, messages=made.messages)
+        return self.plan_request(request)
 
     def count(self, text_or_messages: Prompt, model: str = "gpt-4o") -> TokenCount:
         """Count tokens for ``model`` offline; text is counted bare, messages with their chat overhead."""
@@ -192,6 +199,17 @@ class Asking:
             self.budgets.tell(alerts)
 
     @cached_property
+    def _compressed(self) -> Layer:
+        return layers.compressed(self._likely_price, stages=lambda: self.stages)
+
+    def _likely_price(self, request: Request) -> PriceReceipt | None:
+        choice = self.plan_request(request).choice
+        if choice is None or choice.input_tokens is None:
+            return None
+        rule = self._target(replace(request, model=choice.model), None)[1].price
+        return None if rule is None else rule.receipt(choice.input_tokens.tokens)
+
+    @cached_property
     def _budgeted(self) -> Layer:
         return layers.budgeted(self.accounts, lambda request: self._target(request, None)[1], told=self._told)
 
@@ -199,6 +217,7 @@ class Asking:
     def _asking(self) -> Call:
         layer = layers.compose(
             self._recorded,
+            self._compressed,
             layers.routed(self.plan_request),
             layers.falling_back(),
             layers.limited(self._watch.limits),
@@ -210,7 +229,7 @@ class Asking:
         return layer(layers.keyed(self._keys.get, lambda key: layers.send(lambda request: self._target(request, key))))
 
     def _begin(self, prompt: Prompt, options: Options) -> tuple[Request, Trail]:
-        request = request_of(prompt, options, self.config.defaults)
+        request = request_of(prompt, options, self.config.defaults, tuple(self.stages))
         self._eligible(request)  # a name that means no model is the caller's mistake: nothing to record
         deadline = None if request.deadline is None else time.monotonic() + request.deadline
         return request, Trail(deadline=deadline)

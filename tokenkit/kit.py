@@ -13,9 +13,12 @@ from tokenkit.asking import Asking
 from tokenkit.assembly import temporary_home
 from tokenkit.catalog import Model
 from tokenkit.checkup import Checkup, check_all
+from tokenkit.compress.asked import asked
+from tokenkit.compress.pipeline import Compressed
 from tokenkit.embeddings import Embeddings, Near, embed_all, nearest
 from tokenkit.errors import AllFailed, UserError
 from tokenkit.fanout import JUDGE, Batch, Comparison, Panel, Progress, judged, named_best, run_all
+from tokenkit.layers.compressed import shorten
 from tokenkit.layers.recorded import transcript
 from tokenkit.options import Options
 from tokenkit.providers.base import Provider
@@ -158,6 +161,39 @@ class Kit(Asking):
     def health(self) -> dict[str, Checkup]:
         """Ask every provider, at once, whether it is there: latency, models or the error. Fresh for half a minute."""
         return check_all(self.providers, self._world, self._checkups)
+
+    def compress(
+        self,
+        text_or_messages: Prompt,
+        stages: str | Sequence[Any] = ("normalize", "dedupe", "summarize"),
+        *,
+        query: str | None = None,
+        target: float | None = None,
+        target_tokens: int | None = None,
+        target_recall: float | None = None,
+        keep: str | Sequence[str] = (),
+        model: str = "gpt-4o",
+        compress_all: bool = False,
+    ) -> Compressed:
+        """Shorten a text or messages, without a call: ``.text``, ``.messages``, ``.saved`` tokens, ``.reports``.
+
+        ``target`` is the share of tokens to keep (0.5 without any), ``target_tokens`` a budget instead,
+        ``target_recall`` the share of evidence that must stay instead. A text is shortened as a whole; of messages, not
+        the system prompt nor the last user turn unless ``compress_all``. Raises UserError.
+        """
+        wanted = asked(
+            stages,
+            target=target,
+            query=query,
+            keep=keep,
+            tokens=target_tokens,
+            recall=target_recall,
+            everything=compress_all or isinstance(text_or_messages, str),
+            known=tuple(self.stages),
+        )
+        if wanted is None:
+            raise UserError("Say which stages compress, as in stages=['normalize', 'summarize'].")
+        return shorten(messages_of(text_or_messages), wanted, model, self.stages)
 
     # Looking back. Frames come from pandas, which is only imported when asked for one.
 

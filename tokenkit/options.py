@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from tokenkit.budget import Budget, parse_limit
+from tokenkit.compress.asked import asked
 from tokenkit.errors import UserError, did_you_mean
 from tokenkit.types import Prompt, Request, Tool, messages_of
 
@@ -15,6 +16,10 @@ class Options(TypedDict, total=False):
 
     ``model`` is ``"auto"``, a name, or ``provider/name``; ``extra`` goes to the wire as it is; ``budget`` is the most
     that this one call may cost, all tries together, such as ``"0.05 USD"``.
+
+    ``compress`` names the stages that shorten the prompt, to ``target`` (the share of tokens to keep),
+    ``target_tokens`` or ``target_recall`` (the share of evidence to keep), for ``query``; ``keep`` are literal texts
+    that survive, and with ``compress_all`` the system prompt and the last user turn may be shortened too.
     """
 
     model: str
@@ -34,12 +39,20 @@ class Options(TypedDict, total=False):
     session: str | None
     endpoint_name: str | None
     budget: Any
+    compress: Any
+    target: float | None
+    query: str | None
+    keep: str | Sequence[str]
+    target_tokens: int | None
+    target_recall: float | None
+    compress_all: bool
 
 
-def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any]) -> Request:
+def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any], stages: Sequence[str] = ()) -> Request:
     """Build the request from a prompt and options, ``defaults`` filling what was not said.
 
-    Raises UserError for an unknown option (with the nearest known one), a wrong type, or a size below 1.
+    ``stages`` are names of compression stages beyond the built-in ones. Raises UserError for an unknown option (with
+    the nearest known one), a wrong type, or a size below 1.
     """
     said = {**defaults, **{name: value for name, value in options.items() if value is not None}}
     unknown = [name for name in said if name not in Options.__annotations__]
@@ -50,10 +63,21 @@ def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any]) ->
     _check(said)
     messages = messages_of(prompt, cast("str | None", said.pop("system", None)))
     stop = said.pop("stop", ())
+    compress = asked(
+        said.pop("compress", None),
+        target=said.pop("target", None),
+        query=said.pop("query", None),
+        keep=said.pop("keep", ()),
+        tokens=said.pop("target_tokens", None),
+        recall=said.pop("target_recall", None),
+        everything=said.pop("compress_all", False),
+        known=stages,
+    )
     return Request(
         messages,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         tools=tuple(said.pop("tools", ())),
+        compress=compress,
         **said,
     )
 
@@ -62,12 +86,12 @@ def _check(said: Mapping[str, Any]) -> None:
     for name in ("model", "provider", "system", "user", "session", "endpoint_name"):
         if name in said and not isinstance(said[name], str):
             raise UserError(f"{name} must be text, not {said[name]!r}.")
-    for name in ("max_tokens", "seed"):
+    for name in ("max_tokens", "seed", "target_tokens"):
         if name in said and (isinstance(said[name], bool) or not isinstance(said[name], int)):
             raise UserError(f"{name} must be a whole number, not {said[name]!r}.")
     if said.get("max_tokens", 1) < 1:
         raise UserError(f"max_tokens must be at least 1, not {said['max_tokens']}.")
-    for name in ("temperature", "top_p", "deadline"):
+    for name in ("temperature", "top_p", "deadline", "target", "target_recall"):
         if name in said and (isinstance(said[name], bool) or not isinstance(said[name], int | float)):
             raise UserError(f"{name} must be a number, not {said[name]!r}.")
     if (limit := said.get("budget")) is not None and not isinstance(limit, Budget):

@@ -103,7 +103,8 @@ class Request:
 
     ``model`` is ``"auto"``, a model name, or ``provider/name``; ``max_tokens`` bounds the answer in tokens;
     ``deadline`` is seconds for the whole call, retries and fallbacks included; ``extra`` goes to the wire as it is.
-    ``budget`` is a limit for this request alone. ``plan`` is written by the routed layer, for the layers inside it.
+    ``budget`` is a limit for this request alone, ``compress`` what to shorten before it is planned. ``plan`` is written
+    by the routed layer, for the layers inside it.
     """
 
     messages: tuple[Message, ...]
@@ -124,6 +125,7 @@ class Request:
     session: str | None = None
     endpoint_name: str | None = None
     budget: Any = None
+    compress: Any = None
     plan: Plan | None = None
 
 

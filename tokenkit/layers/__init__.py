@@ -8,6 +8,7 @@ Stacked in the order a request meets them, they read as a sentence:
 from tokenkit.effects import compose
 from tokenkit.layers.broken_off import broken_off
 from tokenkit.layers.budgeted import budgeted
+from tokenkit.layers.compressed import compressed
 from tokenkit.layers.falling_back import falling_back
 from tokenkit.layers.keyed import Keys, keyed
 from tokenkit.layers.limited import Limits, limited
@@ -24,6 +25,7 @@ __all__ = [
     "broken_off",
     "budgeted",
     "compose",
+    "compressed",
     "falling_back",
     "keyed",
     "limited",

@@ -31,6 +31,9 @@ ROUTE = (
     Option("session", str, "which conversation it belongs to", "NAME"),
     Option("endpoint", str, "which part of your work it belongs to", "NAME"),
     Option("budget", str, "the most this call may cost, such as 0.05", "USD"),
+    Option("compress", str, "stages that shorten the prompt, such as normalize,summarize", "STAGES"),
+    Option("target", float, "share of tokens to keep, such as 0.4", "SHARE"),
+    Option("query", str, "what the text is read for, where the prompt does not end with the question", "TEXT"),
     Option("out", str, "put the response in this variable", "NAME"),
     Option("dry", bool, "show the plan and the most it can cost; send nothing"),
     Option("verbose", bool, "show the plan and every stage beneath the receipt"),
@@ -57,7 +60,20 @@ ABOUT = {
     "%receipt": "Show the last receipt, or the one whose id begins or ends like this: `%receipt [id]`.",
 }
 
-ASKED = ("model", "provider", "max_tokens", "system", "temperature", "deadline", "user", "session", "budget")
+ASKED = (
+    "model",
+    "provider",
+    "max_tokens",
+    "system",
+    "temperature",
+    "deadline",
+    "user",
+    "session",
+    "budget",
+    "compress",
+    "target",
+    "query",
+)
 LONGEST_LINE = 2_000
 
 
