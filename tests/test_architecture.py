@@ -41,6 +41,7 @@ HOMES = {
     "urllib3": "drivers",
     "sqlite3": "journal cache",
     "duckdb": "ledger",
+    "numpy": "analysis",
     "pandas": "analysis ledger",
     "altair": "analysis",
     "vl_convert": "analysis",

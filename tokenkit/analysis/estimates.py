@@ -1,0 +1,219 @@
+"""What another policy would have earned, estimated from logged choices: a value, a 95 % interval, or a refusal.
+
+A log holds, for each call, the model taken, the probability with which it was taken, and an outcome (a rating, a real
+cost, a latency) that is known for that model alone. Where the other policy would have chosen alike often enough, the
+outcomes can be reweighted (Horvitz and Thompson 1952); where it would not, no arithmetic helps, and the answer is None.
+
+Intervals are for calls like those logged. Outcomes that are not known (NaN) may be missing more often for one model
+than for another, but within a model not because of what the outcome was.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Literal
+
+from tokenkit.analysis.overlap import Bounds, Log, effective_size, no_overlap, read
+from tokenkit.analysis.predictions import predicted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+
+Method = Literal["ips", "snips", "doubly_robust"]
+
+
+TAIL = 3.5
+"""Standard deviations from the mean beyond which an outcome without given bounds counts as having a tail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean outcome with its interval; all three are None where the log cannot tell, and ``reason`` says why.
+
+    ``n`` counts calls with a known outcome, ``n_eff`` how many such calls the target's own choices would be worth.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    n_eff: float
+    method: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"unknown: {self.reason}"
+        return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g}; {self.method}, N_eff {self.n_eff:,.0f})"
+
+
+def ips(
+    actions: ArrayLike,
+    propensities: ArrayLike,
+    target: ArrayLike,
+    outcomes: ArrayLike,
+    *,
+    bounds: Bounds | None = None,
+    level: float = 0.95,
+) -> Estimate:
+    """Estimate the target's mean outcome by inverse propensity: unbiased, wide.
+
+    ``actions`` [n] are model indices from 0, ``propensities`` [n] the logged probability of each, ``target`` [n, k] the
+    target's probability of every model for every call, ``outcomes`` [n] with NaN for unknown. ``bounds`` are the least
+    and greatest outcome possible, where there are such ((0, 1) for ratings). Raises UserError for arrays that disagree.
+    """
+    log = read(actions, propensities, target, outcomes, bounds)
+    refused = _refusal(log, "ips")
+    if refused is not None:
+        return refused
+    value, influence = _scored(log, None)
+    # Hall's correction measured 93 to 97 % where Wilson's form gave 91: weights times outcomes have no useful ends.
+    return _estimate(log, "ips", value, _skewed(value, influence, quantile(level, math.inf)))
+
+
+def snips(
+    actions: ArrayLike,
+    propensities: ArrayLike,
+    target: ArrayLike,
+    outcomes: ArrayLike,
+    *,
+    bounds: Bounds | None = None,
+    level: float = 0.95,
+) -> Estimate:
+    """Estimate the target's mean outcome by self-normalised inverse propensity (Swaminathan and Joachims 2015).
+
+    Arguments as for :func:`ips`. Narrower than it, and unmoved by a constant added to every outcome.
+    """
+    log = read(actions, propensities, target, outcomes, bounds)
+    refused = _refusal(log, "snips")
+    if refused is not None:
+        return refused
+    import numpy as np
+
+    weights = np.where(log.known, log.weights / log.rate, 0.0)
+    shares = weights / weights.mean()
+    value = float(np.mean(shares * np.where(log.known, log.outcomes, 0.0)))
+    deviation = log.weights / weights.mean() * np.where(log.known, log.outcomes - value, 0.0)
+    influence = _of_the_known(log, deviation)
+    return _estimate(log, "snips", value, _interval(log, value, influence, level))
+
+
+def doubly_robust(
+    actions: ArrayLike,
+    propensities: ArrayLike,
+    target: ArrayLike,
+    outcomes: ArrayLike,
+    *,
+    features: ArrayLike | None = None,
+    predictions: ArrayLike | None = None,
+    bounds: Bounds | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate the target's mean outcome from predictions, corrected by what was logged (Dudík and others 2011).
+
+    Arguments as for :func:`ips`. ``predictions`` [n, k] are outcomes predicted without having seen these; without them
+    they are made here, cross-fitted: a ridge per model on ``features`` [n, d] (a few hundred columns at most), or each
+    model's mean. A wrong prediction costs width, never truth, as long as the propensities are right.
+    """
+    log = read(actions, propensities, target, outcomes, bounds)
+    refused = _refusal(log, "doubly_robust")
+    if refused is not None:
+        return refused
+    value, influence = _scored(log, predicted(log, features, predictions, seed))
+    return _estimate(log, "doubly_robust", value, _interval(log, value, influence, level))
+
+
+def _refusal(log: Log, method: str) -> Estimate | None:
+    """Return an estimate without a value when the log has too little in common with the target, else None."""
+    why = no_overlap(log)
+    return None if why is None else Estimate(None, None, None, int(log.known.sum()), effective_size(log), method, why)
+
+
+def _scored(log: Log, predictions: Floats | None) -> tuple[float, Floats]:
+    """Return the mean of the calls' scores and its influence function; without predictions it is plain IPS."""
+    import numpy as np
+
+    rows = np.arange(len(log.actions))
+    base = np.zeros(len(rows)) if predictions is None else predictions[rows, log.actions]
+    direct = np.zeros(len(rows)) if predictions is None else (log.target * predictions).sum(axis=1)
+    rest = log.weights * np.where(log.known, log.outcomes - base, 0.0)
+    scores = direct + _of_the_known(log, rest)
+    value = float(scores.mean())
+    return value, scores - value
+
+
+def _of_the_known(log: Log, terms: Floats) -> Floats:
+    """Scale terms known for rated calls up to all calls, model by model, with the error of the rating rate in them.
+
+    The second part sums to nothing within each model: it moves no mean, but takes out of the spread what estimating
+    the rate has taken out of the error.
+    """
+    import numpy as np
+
+    if bool(log.known.all()):
+        return terms
+    k = log.target.shape[1]
+    sums = np.bincount(log.actions[log.known], weights=terms[log.known], minlength=k)
+    means = (sums / np.maximum(np.bincount(log.actions[log.known], minlength=k), 1))[log.actions]
+    scaled: Floats = np.where(log.known, terms, 0.0) / log.rate - (log.known - log.rate) / log.rate * means
+    return scaled
+
+
+def _interval(log: Log, value: float, influence: Floats, level: float) -> Bounds:
+    """Return the interval that measured right for outcomes of this kind: with ends, or with a tail."""
+    seen, size = log.outcomes[log.known], effective_size(log)
+    if log.bounds is not None:
+        return _shrunk(value, influence, size, log.bounds, level)
+    low, high, middle, spread = float(seen.min()), float(seen.max()), float(seen.mean()), float(seen.std())
+    if max(high - middle, middle - low) > TAIL * spread:
+        return _skewed(value, influence, quantile(level, max(size - 1, 2.0)))
+    return _shrunk(value, influence, size, (low, high), level)
+
+
+def _estimate(log: Log, method: str, value: float, interval: Bounds) -> Estimate:
+    low, high = interval
+    if log.bounds is not None:
+        low, value, high = (min(max(x, log.bounds[0]), log.bounds[1]) for x in (low, value, high))
+    return Estimate(value, low, high, int(log.known.sum()), effective_size(log), method)
+
+
+def quantile(level: float, freedom: float) -> float:
+    """Return the two-sided quantile of Student's t, by Cornish and Fisher's series (Abramowitz and Stegun 26.7.5)."""
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def _shrunk(value: float, influence: Floats, size: float, ends: Bounds, level: float) -> Bounds:
+    """Return Wilson's interval (1927) for a weighted mean: as if q^2 more calls had come out half at either end.
+
+    For a plain share it is Wilson's own. It holds where few effective calls happen to have come out alike, which is
+    where intervals around the sample's own spread fall short.
+    """
+    q = quantile(level, max(size - 1, 2.0))
+    error = float(influence.var(ddof=1)) / len(influence)
+    whole, reach = size + q * q, (ends[1] - ends[0]) / 2
+    centre = (size * value + q * q * (ends[0] + ends[1]) / 2) / whole
+    half = q * size / whole * math.sqrt(error + (q * reach / size) ** 2)
+    return centre - half, centre + half
+
+
+def _skewed(value: float, influence: Floats, q: float) -> Bounds:
+    """Return the interval of a mean with its skewness undone by Hall's cubic transformation (1992)."""
+    import numpy as np
+
+    n, spread = len(influence), float(influence.std())
+    error = spread / math.sqrt(n - 1)
+    skew = float(np.mean((influence / spread) ** 3)) / math.sqrt(n) if spread else 0.0
+    if abs(skew) < 1e-6:
+        return value - q * error, value + q * error
+    low, high = (3 / skew * (math.cbrt(1 + skew * (x - skew / 6)) - 1) for x in (q, -q))
+    return value - error * low, value - error * high
