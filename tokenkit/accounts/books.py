@@ -25,7 +25,7 @@ STANDS = "SELECT spent, held, calls, violations FROM accounts WHERE account = ? 
 EVERY = """SELECT account, spent, held, calls, violations FROM accounts
            WHERE (account = ? OR substr(account, 1, length(?)) = ?) AND period = ? ORDER BY account"""
 UNKNOWN = "SELECT call, body FROM asked WHERE state = 'unknown' ORDER BY call"
-_OVERDUE = "SELECT call, state, body FROM asked WHERE state <> 'unknown' AND lease < ?"
+_OVERDUE = "SELECT call, state, body FROM asked WHERE state IN ('held', 'settled') AND lease < ?"
 _HOLD = """INSERT INTO accounts VALUES (?, ?, 0, ?, 0, 0, 0)
            ON CONFLICT (account, period) DO UPDATE SET held = held + excluded.held"""
 _CHARGE = """UPDATE accounts SET held = held - ?, spent = spent + ?, calls = calls + 1, violations = violations + ?
@@ -42,6 +42,7 @@ def reserve(rows: Connection, call: str, holds: list[Hold], body: str, now: int,
             short.append(lack)
     if short:
         return tuple(short)
+    _come_back(rows, call, None, None)
     rows.execute("INSERT OR REPLACE INTO asked VALUES (?, 'held', ?, ?)", (call, now + lease, body))
     for hold in holds:
         rows.execute(_HOLD, (hold.account, hold.period.name, hold.amount))
@@ -55,11 +56,8 @@ def settle(
 ) -> list[Alert]:
     """Charge a try that failed; its call goes on, and ``body`` is what to file if it does not."""
     alerts: list[Alert] = []
-    state, filed = rows.execute("SELECT state, body FROM asked WHERE call = ?", (call,)).fetchone() or ("", "")
-    if state == "held":
+    if not _come_back(rows, call, *cost):
         alerts = _charge(rows, call, holds, *cost)
-    elif state == "unknown":
-        correct(rows, call, Receipt.from_json(filed), *cost, "corrected", moved=True)
     rows.execute("INSERT OR REPLACE INTO asked VALUES (?, 'settled', ?, ?)", (call, lease, body))
     return alerts
 
@@ -68,18 +66,26 @@ def finish(
     rows: Connection, receipt: Receipt, holds: Iterable[Hold], nanos: Nanos | None, tokens: int | None
 ) -> list[Alert]:
     """Write a receipt and charge what its call still holds; ``nanos`` and ``tokens`` are its last try's."""
-    row = rows.execute("SELECT state, body FROM asked WHERE call = ?", (receipt.id,)).fetchone()
+    if _come_back(rows, receipt.id, nanos, tokens):
+        alerts = []
+    else:
+        row = rows.execute("SELECT state FROM asked WHERE call = ?", (receipt.id,)).fetchone()
+        alerts = _charge(rows, receipt.id, holds, nanos, tokens) if row == ("held",) else []
+        rows.execute("DELETE FROM asked WHERE call = ?", (receipt.id,))
     append(rows, receipt)
-    if row is None:
-        return []
-    state, body = row
-    if state == "unknown":
-        # Its machine slept through the lease, so it was filed in full: the receipt of its own takes that one's place.
-        correct(rows, receipt.id, Receipt.from_json(body), nanos, tokens, "corrected", moved=True)
-        return []
-    alerts = _charge(rows, receipt.id, holds, nanos, tokens) if state == "held" else []
-    rows.execute("DELETE FROM asked WHERE call = ?", (receipt.id,))
     return alerts
+
+
+def _come_back(rows: Connection, call: str, nanos: Nanos | None, tokens: int | None) -> bool:
+    """Take back what was filed for a call that was thought dead; its last try cost ``nanos`` and took ``tokens``.
+
+    Its machine slept through the lease, say. From now on the call's own receipt holds what it cost.
+    """
+    row = rows.execute("SELECT state, body FROM asked WHERE call = ?", (call,)).fetchone()
+    if row is None or row[0] in ("held", "settled"):
+        return False
+    correct(rows, call, Receipt.from_json(row[1]), nanos, tokens, "corrected", moved=True)
+    return True
 
 
 def sweep(rows: Connection, now: int) -> int:
@@ -89,13 +95,12 @@ def sweep(rows: Connection, now: int) -> int:
         receipt = Receipt.from_json(body)
         receipt = replace(receipt, id=_beside(call, "unknown" if state == "held" else "stopped"))
         append(rows, receipt)
-        if state != "held":  # it died between two tries: nothing was under way
-            rows.execute("DELETE FROM asked WHERE call = ?", (call,))
-            continue
+        # Held: a try was under way, and may have been billed in full. Else it died between two tries.
         held = rows.execute("SELECT account, period, amount FROM holds WHERE call = ?", (call,)).fetchall()
         for name, when, amount in held:
             rows.execute(_CHARGE, (amount, amount, 0, name, when)).fetchone()
-        rows.execute("UPDATE asked SET state = 'unknown', body = ? WHERE call = ?", (receipt.to_json(), call))
+        now_is = ("unknown" if state == "held" else "stopped", receipt.to_json(), call)
+        rows.execute("UPDATE asked SET state = ?, body = ? WHERE call = ?", now_is)
     return len(overdue)
 
 
@@ -117,11 +122,19 @@ def correct(
     for name, when, amount, unit in held:
         place = (actual(unit, amount, nanos, tokens) - amount, name, when)
         rows.execute("UPDATE accounts SET spent = spent + ? WHERE account = ? AND period = ?", place)
-    rows.execute("DELETE FROM holds WHERE call = ?", (call,))
-    rows.execute("DELETE FROM asked WHERE call = ?", (call,))
     charged = filed.cost_nanos or 0
     last = filed.attempts[-1].cost_nanos or 0 if filed.attempts else 0
     difference = -charged if moved else 0 if nanos is None else nanos - last
+    if moved:
+        rows.execute("DELETE FROM holds WHERE call = ?", (call,))
+        rows.execute("DELETE FROM asked WHERE call = ?", (call,))
+    else:
+        # Kept as it stands now, for a process that may yet come back.
+        for name, when, amount, unit in held:
+            told = "UPDATE holds SET amount = ? WHERE call = ? AND account = ? AND period = ?"
+            rows.execute(told, (actual(unit, amount, nanos, tokens), call, name, when))
+        stands = replace(filed, cost_nanos=charged + difference)
+        rows.execute("UPDATE asked SET state = 'reconciled', body = ? WHERE call = ?", (stands.to_json(), call))
     receipt = replace(
         filed,
         id=_beside(call, why),
