@@ -1,7 +1,8 @@
 """The statements that move amounts: each works within one transaction of the journal, so money and log cannot disagree.
 
 For every account of a hard budget, after each of them, ``spent + held <= limit``, unless a provider billed more than it
-can have, which is counted as a violation.
+can have, which is counted as a violation. The SQL is what SQLite and PostgreSQL both understand; transactions must come
+one after another, as both kinds of journal see to.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ EVERY = """SELECT account, spent, held, calls, violations FROM accounts
 UNKNOWN = "SELECT call, body FROM asked WHERE state = 'unknown' ORDER BY call"
 _OVERDUE = "SELECT call, state, body FROM asked WHERE state IN ('held', 'settled') AND lease < ?"
 _HOLD = """INSERT INTO accounts VALUES (?, ?, 0, ?, 0, 0, 0)
-           ON CONFLICT (account, period) DO UPDATE SET held = held + excluded.held"""
+           ON CONFLICT (account, period) DO UPDATE SET held = accounts.held + excluded.held"""
+_ASKED = """INSERT INTO asked VALUES (?, ?, ?, ?) ON CONFLICT (call)
+            DO UPDATE SET state = excluded.state, lease = excluded.lease, body = excluded.body"""
 _CHARGE = """UPDATE accounts SET held = held - ?, spent = spent + ?, calls = calls + 1, violations = violations + ?
              WHERE account = ? AND period = ? RETURNING spent, held, calls, violations, noticed"""
 
@@ -43,7 +46,7 @@ def reserve(rows: Connection, call: str, holds: list[Hold], body: str, now: int,
     if short:
         return tuple(short)
     _come_back(rows, call, None, None)
-    rows.execute("INSERT OR REPLACE INTO asked VALUES (?, 'held', ?, ?)", (call, now + lease, body))
+    rows.execute(_ASKED, (call, "held", now + lease, body))
     for hold in holds:
         rows.execute(_HOLD, (hold.account, hold.period.name, hold.amount))
         place = (call, hold.account, hold.period.name, hold.amount, hold.budget.unit)
@@ -58,7 +61,7 @@ def settle(
     alerts: list[Alert] = []
     if not _come_back(rows, call, *cost):
         alerts = _charge(rows, call, holds, *cost)
-    rows.execute("INSERT OR REPLACE INTO asked VALUES (?, 'settled', ?, ?)", (call, lease, body))
+    rows.execute(_ASKED, (call, "settled", lease, body))
     return alerts
 
 
