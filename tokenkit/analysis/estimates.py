@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
+from tokenkit.analysis.intervals import interval, quantile, skewed
 from tokenkit.analysis.overlap import Bounds, Log, effective_size, no_overlap, read
 from tokenkit.analysis.predictions import predicted
 
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Method = Literal["ips", "snips", "doubly_robust"]
-
-
-TAIL = 3.5
-"""Standard deviations from the mean beyond which an outcome without given bounds counts as having a tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +64,12 @@ def ips(
     and greatest outcome possible, where there are such ((0, 1) for ratings). Raises UserError for arrays that disagree.
     """
     log = read(actions, propensities, target, outcomes, bounds)
-    refused = _refusal(log, "ips")
+    refused = refusal(log, "ips")
     if refused is not None:
         return refused
-    value, influence = _scored(log, None)
+    value, influence = scored(log, None)
     # Hall's correction measured 93 to 97 % where Wilson's form gave 91: weights times outcomes have no useful ends.
-    return _estimate(log, "ips", value, _skewed(value, influence, quantile(level, math.inf)))
+    return estimate(log, "ips", value, skewed(value, influence, quantile(level, math.inf)))
 
 
 def snips(
@@ -90,7 +86,7 @@ def snips(
     Arguments as for :func:`ips`. Narrower than it, and unmoved by a constant added to every outcome.
     """
     log = read(actions, propensities, target, outcomes, bounds)
-    refused = _refusal(log, "snips")
+    refused = refusal(log, "snips")
     if refused is not None:
         return refused
     import numpy as np
@@ -99,8 +95,8 @@ def snips(
     shares = weights / weights.mean()
     value = float(np.mean(shares * np.where(log.known, log.outcomes, 0.0)))
     deviation = log.weights / weights.mean() * np.where(log.known, log.outcomes - value, 0.0)
-    influence = _of_the_known(log, deviation)
-    return _estimate(log, "snips", value, _interval(log, value, influence, level))
+    influence = of_the_known(log, deviation)
+    return estimate(log, "snips", value, interval(value, influence, effective_size(log), log.ends, level))
 
 
 def doubly_robust(
@@ -122,20 +118,20 @@ def doubly_robust(
     model's mean. A wrong prediction costs width, never truth, as long as the propensities are right.
     """
     log = read(actions, propensities, target, outcomes, bounds)
-    refused = _refusal(log, "doubly_robust")
+    refused = refusal(log, "doubly_robust")
     if refused is not None:
         return refused
-    value, influence = _scored(log, predicted(log, features, predictions, seed))
-    return _estimate(log, "doubly_robust", value, _interval(log, value, influence, level))
+    value, influence = scored(log, predicted(log, features, predictions, seed))
+    return estimate(log, "doubly_robust", value, interval(value, influence, effective_size(log), log.ends, level))
 
 
-def _refusal(log: Log, method: str) -> Estimate | None:
+def refusal(log: Log, method: str) -> Estimate | None:
     """Return an estimate without a value when the log has too little in common with the target, else None."""
     why = no_overlap(log)
     return None if why is None else Estimate(None, None, None, int(log.known.sum()), effective_size(log), method, why)
 
 
-def _scored(log: Log, predictions: Floats | None) -> tuple[float, Floats]:
+def scored(log: Log, predictions: Floats | None) -> tuple[float, Floats]:
     """Return the mean of the calls' scores and its influence function; without predictions it is plain IPS."""
     import numpy as np
 
@@ -143,12 +139,12 @@ def _scored(log: Log, predictions: Floats | None) -> tuple[float, Floats]:
     base = np.zeros(len(rows)) if predictions is None else predictions[rows, log.actions]
     direct = np.zeros(len(rows)) if predictions is None else (log.target * predictions).sum(axis=1)
     rest = log.weights * np.where(log.known, log.outcomes - base, 0.0)
-    scores = direct + _of_the_known(log, rest)
+    scores = direct + of_the_known(log, rest)
     value = float(scores.mean())
     return value, scores - value
 
 
-def _of_the_known(log: Log, terms: Floats) -> Floats:
+def of_the_known(log: Log, terms: Floats) -> Floats:
     """Scale terms known for rated calls up to all calls, model by model, with the error of the rating rate in them.
 
     The second part sums to nothing within each model: it moves no mean, but takes out of the spread what estimating
@@ -165,55 +161,9 @@ def _of_the_known(log: Log, terms: Floats) -> Floats:
     return scaled
 
 
-def _interval(log: Log, value: float, influence: Floats, level: float) -> Bounds:
-    """Return the interval that measured right for outcomes of this kind: with ends, or with a tail."""
-    seen, size = log.outcomes[log.known], effective_size(log)
-    if log.bounds is not None:
-        return _shrunk(value, influence, size, log.bounds, level)
-    low, high, middle, spread = float(seen.min()), float(seen.max()), float(seen.mean()), float(seen.std())
-    if max(high - middle, middle - low) > TAIL * spread:
-        return _skewed(value, influence, quantile(level, max(size - 1, 2.0)))
-    return _shrunk(value, influence, size, (low, high), level)
-
-
-def _estimate(log: Log, method: str, value: float, interval: Bounds) -> Estimate:
-    low, high = interval
+def estimate(log: Log, method: str, value: float, around: Bounds) -> Estimate:
+    """Return the estimate, no part of it outside the outcomes' bounds."""
+    low, high = min(around[0], value), max(around[1], value)
     if log.bounds is not None:
         low, value, high = (min(max(x, log.bounds[0]), log.bounds[1]) for x in (low, value, high))
     return Estimate(value, low, high, int(log.known.sum()), effective_size(log), method)
-
-
-def quantile(level: float, freedom: float) -> float:
-    """Return the two-sided quantile of Student's t, by Cornish and Fisher's series (Abramowitz and Stegun 26.7.5)."""
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
-
-
-def _shrunk(value: float, influence: Floats, size: float, ends: Bounds, level: float) -> Bounds:
-    """Return Wilson's interval (1927) for a weighted mean: as if q^2 more calls had come out half at either end.
-
-    For a plain share it is Wilson's own. It holds where few effective calls happen to have come out alike, which is
-    where intervals around the sample's own spread fall short.
-    """
-    q = quantile(level, max(size - 1, 2.0))
-    error = float(influence.var(ddof=1)) / len(influence)
-    whole, reach = size + q * q, (ends[1] - ends[0]) / 2
-    centre = (size * value + q * q * (ends[0] + ends[1]) / 2) / whole
-    half = q * size / whole * math.sqrt(error + (q * reach / size) ** 2)
-    return centre - half, centre + half
-
-
-def _skewed(value: float, influence: Floats, q: float) -> Bounds:
-    """Return the interval of a mean with its skewness undone by Hall's cubic transformation (1992)."""
-    import numpy as np
-
-    n, spread = len(influence), float(influence.std())
-    error = spread / math.sqrt(n - 1)
-    skew = float(np.mean((influence / spread) ** 3)) / math.sqrt(n) if spread else 0.0
-    if abs(skew) < 1e-6:
-        return value - q * error, value + q * error
-    low, high = (3 / skew * (math.cbrt(1 + skew * (x - skew / 6)) - 1) for x in (q, -q))
-    return value - error * low, value - error * high

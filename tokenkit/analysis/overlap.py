@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Bounds = tuple[float, float]
 
-FEWEST_EFFECTIVE = 10.0
+FEWEST_EFFECTIVE = 8.0
 """Below this many effective calls nothing is estimated."""
 
 LARGEST_UNSEEN = 0.01
@@ -26,6 +26,9 @@ LARGEST_UNSEEN = 0.01
 # The mean weight is 1 where every choice of the target could have been logged. A mean this far off, and this many of
 # its standard errors, is no accident: part of the target was never tried, or the propensities are not the true ones.
 WEIGHT_OFF, WEIGHT_ERRORS = 0.1, 4.0
+
+TAIL = 3.5
+"""Standard deviations from the mean beyond which an outcome without given bounds counts as having a tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,15 @@ class Log:
 
         taken: Floats = self.target[np.arange(len(self.actions)), self.actions]
         return taken / self.propensities
+
+    @property
+    def ends(self) -> Bounds | None:
+        """The least and greatest outcome: as given, else as seen; None where what is seen has a tail."""
+        if self.bounds is not None:
+            return self.bounds
+        seen = self.outcomes[self.known]
+        low, high, middle, spread = float(seen.min()), float(seen.max()), float(seen.mean()), float(seen.std())
+        return None if max(high - middle, middle - low) > TAIL * spread else (low, high)
 
 
 def read(
