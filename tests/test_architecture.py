@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # 3 flow: layers, and the one place that does HTTP
     ("layers", "drivers", "adversarial"),
     # 4 memory
-    ("journal", "sharing", "accounts", "embeddings", "ledger"),
+    ("journal", "sharing", "accounts", "embeddings", "ledger", "team"),
     # 5 faces: parse, call, show
     ("options", "streams", "fanout", "checkup", "assembly", "bars", "spending", "asking", "analysis", "kit", "report", "notebook", "cli", "__main__"),
 )
@@ -41,6 +41,7 @@ HOMES = {
     "urllib3": "drivers",
     "sqlite3": "journal cache",
     "duckdb": "ledger",
+    "psycopg": "team",
     "numpy": "analysis",
     "pandas": "analysis ledger",
     "altair": "analysis",

@@ -1,0 +1,123 @@
+"""The server: how it is reached without the password showing anywhere, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from tokenkit.errors import ConfigError, LedgerError
+from tokenkit.team.tables import prepare
+from tokenkit.types import Secret
+
+if TYPE_CHECKING:
+    import psycopg
+
+CODES = {
+    "42P01": "a table of it was dropped. Restore it from a backup, or name another schema (a new journal is made)",
+    "42501": "this user may not do that. Ask whoever runs the server for the rights on the schema",
+    "25006": "the server is read only: a standby, perhaps. Name the primary",
+    "53100": "the server's disk is full. Free some space there and call again",
+    "55P03": "another kernel has been holding its lock all this time. Try again; see pg_stat_activity for who has it",
+    "25P03": "this kernel held the lock for longer than all others can wait, and was cut off. Nothing was written",
+    "22003": "a number in it is larger than a BIGINT",
+}
+"""What PostgreSQL's error codes mean here: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+_DURABLY = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+
+
+class Server:
+    """One journal's place: a database, and the schema in it. ``where`` names it without the password.
+
+    ``patience`` in seconds bounds connecting, and waiting for the lock.
+    """
+
+    def __init__(self, dsn: str, schema: str, patience: float) -> None:
+        self.schema, self.patience = schema, patience
+        self.where, self._parameters = _read(Secret(dsn), patience)
+        # Of the schema's name alone: every kernel of the team must come to the same number.
+        self.lock = int.from_bytes(hashlib.sha256(b"tokenkit journal " + schema.encode()).digest()[:8], signed=True)
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Open a connection to a journal that is ready: made, and of this version. Raises LedgerError."""
+        import psycopg
+        from psycopg.conninfo import make_conninfo
+        from psycopg.types.numeric import Int8Dumper
+
+        connection, failure = None, ""
+        try:
+            line = make_conninfo(**{name: secret.reveal() for name, secret in self._parameters.items()})
+            connection = psycopg.connect(line, autocommit=True, cursor_factory=psycopg.RawCursor)
+            # By default small and large numbers have different types, and each mixture is a plan of its own.
+            connection.adapters.register_dumper(int, Int8Dumper)
+            encoding = connection.info.parameter_status("server_encoding")
+            if encoding != "UTF8":
+                raise LedgerError(f"its database is encoded in {encoding}; a journal needs one in UTF8.")
+            connection.execute(_DURABLY)
+            prepare(connection, self.schema, self.lock)
+            return connection
+        except (psycopg.Error, LedgerError, OSError, UnicodeError) as error:
+            failure = str(error) if isinstance(error, LedgerError) else self._why(error)
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+        if connection is not None:
+            connection.close()
+        # Out here, because in there the driver's frames, which know the password, would be part of the traceback.
+        raise LedgerError(f"Cannot open the team journal {self.where}: {failure}")
+
+    def prose(self, error: BaseException, doing: str) -> str:
+        """Say what went wrong and what to do about it."""
+        return f"Cannot {doing} the team journal {self.where}: {self._why(error)}"
+
+    def _why(self, error: BaseException) -> str:
+        import psycopg
+
+        code = getattr(error, "sqlstate", None)
+        text = self._masked(" ".join(str(error).split()) or type(error).__name__)
+        if code in CODES:
+            why = CODES[code]
+        elif code is not None and code.startswith("28"):
+            why = "the server refuses this user or password. Check the URL's user, and its password"
+        elif code == "3D000":
+            why = "there is no such database on the server. Make it with createdb, or name another"
+        elif (code is None and isinstance(error, psycopg.OperationalError)) or str(code)[:2] in ("08", "57", "53"):
+            why = "the server cannot be reached, or closed the connection. See that it runs, and call again"
+        elif isinstance(error, psycopg.DataError | UnicodeError):
+            why = "a text in it is none that PostgreSQL can hold"
+        else:
+            why = "PostgreSQL gave no better reason"
+        return f"{why} ({text})."
+
+    def _masked(self, text: str) -> str:
+        for name, secret in self._parameters.items():
+            if "password" in name and secret:
+                text = text.replace(secret.reveal(), "…")
+        return text
+
+
+def _read(dsn: Secret, patience: float) -> tuple[str, dict[str, Secret]]:
+    """Return what may be shown of a URL, and all of its parameters, which may not."""
+    try:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError:
+        raise ConfigError("A team journal needs psycopg: pip install 'tokenkit[team]'.") from None
+    found: dict[str, Any] | None
+    try:
+        found = conninfo_to_dict(dsn.reveal())
+    except ProgrammingError:
+        found = None  # the driver's message quotes the URL
+    if found is None:
+        raise ConfigError(
+            "The team journal's address is no PostgreSQL URL: write postgresql://user:password@host:5432/database."
+        )
+    user, host, port = (found.get(name) for name in ("user", "host", "port"))
+    place = f"{f'{user}@' if user else ''}{host or ''}{f':{port}' if port else ''}"
+    # A peer that vanished (a laptop closed, a cable pulled) is noticed in seconds, not in the system's two hours.
+    patient = {"connect_timeout": max(2, round(patience)), "tcp_user_timeout": max(2000, round(patience * 1000)),
+               "keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3,
+               "application_name": "tokenkit"}  # fmt: skip
+    every = {**patient, **found, "client_encoding": "UTF8"}
+    return f"postgresql://{place}/{found.get('dbname') or ''}", {name: Secret(str(v)) for name, v in every.items()}
