@@ -1,17 +1,26 @@
-"""A PostgreSQL server of our own, from the binaries of the system: for the tests and benches of a team's journal."""
+"""A PostgreSQL server of our own, and kernels at work on it: for the tests and benches of a team's journal."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tokenkit.journal import GENESIS
+from tokenkit.receipts import Receipt, new_id
 
 PASSWORD = "not-to-be-seen"  # a URL's password, which must show nowhere
 
@@ -25,7 +34,7 @@ def binaries() -> Path | None:
 
 
 class Cluster:
-    """A server on a free port of 127.0.0.1, whose data dies with it. Refuses to run as root, so root lends it a user."""
+    """A server on a free port of 127.0.0.1, whose data dies with it. It refuses to run as root, who lends a user."""
 
     def __init__(self, *settings: str) -> None:
         self.bin, self.settings = binaries(), settings
@@ -88,3 +97,63 @@ class Cluster:
         assert self.bin is not None
         command: Sequence[str] = [str(self.bin / name), *arguments]
         subprocess.run(command, check=True, capture_output=True, user=self.user, cwd="/", timeout=60)
+
+
+Place = tuple[str, str]
+"""A journal's URL and schema."""
+
+
+def running(*settings: str) -> Iterator[Cluster]:
+    """Yield a server, and remove it."""
+    found = Cluster(*settings)
+    yield found
+    found.remove()
+
+
+def receipt(number: int = 0, **more: Any) -> Receipt:
+    return Receipt(new_id(), 10**18 + number, 0.5, "ok", "auto", **more)
+
+
+def chained(journal: Any) -> bool:
+    prev = GENESIS
+    for number, entry in enumerate(journal.rows(0, 1_000_000), 1):
+        if (entry.seq, entry.prev, entry.hash) != (number, prev, hashlib.sha256(prev + entry.body).digest()):
+            return False
+        prev = entry.hash
+    return True
+
+
+def process(code: str, place: Place, patience: int = 30) -> subprocess.Popen[str]:
+    """Start a kernel of its own: ``journal`` is there, and it is let go on by a line on its stdin."""
+    begin = """
+        import os, sys, threading, time
+        from tokenkit.accounts import Accounts
+        from tokenkit.budget import Ask, Budget, Who
+        from tokenkit.errors import LedgerError
+        from tokenkit.journal import append
+        from tokenkit.receipts import Attempt, Receipt, new_id
+        from tokenkit.sharing import SharedBucket
+        from tokenkit.team import TeamJournal
+        journal = TeamJournal(sys.argv[1], schema=sys.argv[2], patience=int(sys.argv[3]))
+        def receipt(user="", **more): return Receipt(new_id(), 10**18, 0.5, "ok", "auto", user=user, **more)
+        sys.stdin.readline()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(code), *place, str(patience)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def shell(place: Place, *statements: str) -> None:
+    """Change the database behind the journal's back, as its owner."""
+    with psycopg.connect(place[0], autocommit=True) as connection:
+        connection.execute(f'SET search_path TO "{place[1]}"')
+        for statement in statements:
+            connection.execute(statement)
+
+
+def together(kernels: list[subprocess.Popen[str]]) -> list[str]:
+    for one in kernels:
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    said = [one.communicate(timeout=60) for one in kernels]
+    assert [errors for _, errors in said] == [""] * len(kernels)
+    return [output for output, _ in said]

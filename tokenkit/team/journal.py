@@ -16,12 +16,12 @@ from tokenkit.journal import GENESIS, Entry, written
 from tokenkit.receipts import Receipt
 from tokenkit.team.lines import Lines
 from tokenkit.team.server import Server
-from tokenkit.team.tables import said
+from tokenkit.team.tables import BEGIN, said
+from tokenkit.types import Secret
 
 if TYPE_CHECKING:
     import psycopg
 
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"  # each statement sees what was committed before the lock
 _LOCK = """SELECT set_config('lock_timeout', ?, true), set_config('idle_in_transaction_session_timeout', ?, true),
   pg_advisory_xact_lock(?)"""
 # The head is read, and the hash made, in the server: a writer far away holds the lock for no round trip.
@@ -40,12 +40,14 @@ class TeamJournal:
     process opens at most. Every failure is a :class:`LedgerError` that says what to do.
     """
 
+    path: str = "?"  # where it is, without the password; unknown where __init__ refused its arguments
+
     def __init__(self, dsn: str, *, schema: str = "tokenkit", patience: float = 10, connections: int = 4) -> None:
-        self._server = Server(dsn, schema, patience)
-        self._lines = Lines(self._server, connections)
+        place, dsn = Secret(dsn), ""  # no frame of a traceback may still know it
         self.schema, self.patience = schema, patience
+        self._server = Server(place, schema, patience)
         self.path = self._server.where
-        """Where it is, without the password."""
+        self._lines = Lines(self._server, connections)
 
     def __repr__(self) -> str:
         return f"TeamJournal({self.path!r}, schema={self.schema!r})"
@@ -141,7 +143,7 @@ class TeamJournal:
             with self._lines.one() as connection, _Queue(connection) as queue:
                 rows = Rows(connection, queue, self.schema)
                 milliseconds = str(max(1, round(self.patience * 1000)))
-                rows.execute(_BEGIN)
+                rows.execute(BEGIN)
                 rows.execute(_LOCK, (milliseconds, milliseconds, self._server.lock))
                 yield rows
                 done = rows.execute("COMMIT")

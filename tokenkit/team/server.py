@@ -32,19 +32,27 @@ class Server:
     ``patience`` in seconds bounds connecting, and waiting for the lock.
     """
 
-    def __init__(self, dsn: str, schema: str, patience: float) -> None:
+    def __init__(self, dsn: Secret, schema: str, patience: float) -> None:
         self.schema, self.patience = schema, patience
-        self.where, self._parameters = _read(Secret(dsn), patience)
+        self.where, self._parameters = _read(dsn, patience)
         # Of the schema's name alone: every kernel of the team must come to the same number.
         self.lock = int.from_bytes(hashlib.sha256(b"tokenkit journal " + schema.encode()).digest()[:8], signed=True)
 
     def connect(self) -> psycopg.Connection[Any]:
         """Open a connection to a journal that is ready: made, and of this version. Raises LedgerError."""
+        found = self._tried()
+        if isinstance(found, str):
+            # Out here, because the driver's frames, which know the password, would else be part of the traceback.
+            raise LedgerError(f"Cannot open the team journal {self.where}: {found}")
+        return found
+
+    def _tried(self) -> psycopg.Connection[Any] | str:
+        """Return a connection, or why there is none."""
         import psycopg
         from psycopg.conninfo import make_conninfo
         from psycopg.types.numeric import Int8Dumper
 
-        connection, failure = None, ""
+        connection = None
         try:
             line = make_conninfo(**{name: secret.reveal() for name, secret in self._parameters.items()})
             connection = psycopg.connect(line, autocommit=True, cursor_factory=psycopg.RawCursor)
@@ -55,17 +63,13 @@ class Server:
                 raise LedgerError(f"its database is encoded in {encoding}; a journal needs one in UTF8.")
             connection.execute(_DURABLY)
             prepare(connection, self.schema, self.lock)
-            return connection
-        except (psycopg.Error, LedgerError, OSError, UnicodeError) as error:
-            failure = str(error) if isinstance(error, LedgerError) else self._why(error)
-        except BaseException:
+        except BaseException as error:
             if connection is not None:
                 connection.close()
+            if isinstance(error, psycopg.Error | LedgerError | UnicodeError):
+                return str(error) if isinstance(error, LedgerError) else self._why(error)
             raise
-        if connection is not None:
-            connection.close()
-        # Out here, because in there the driver's frames, which know the password, would be part of the traceback.
-        raise LedgerError(f"Cannot open the team journal {self.where}: {failure}")
+        return connection
 
     def prose(self, error: BaseException, doing: str) -> str:
         """Say what went wrong and what to do about it."""
@@ -78,12 +82,12 @@ class Server:
         text = self._masked(" ".join(str(error).split()) or type(error).__name__)
         if code in CODES:
             why = CODES[code]
-        elif code is not None and code.startswith("28"):
+        elif "authentication failed" in text:  # libpq gives no code for what fails while connecting
             why = "the server refuses this user or password. Check the URL's user, and its password"
-        elif code == "3D000":
+        elif "database" in text and "does not exist" in text:
             why = "there is no such database on the server. Make it with createdb, or name another"
         elif (code is None and isinstance(error, psycopg.OperationalError)) or str(code)[:2] in ("08", "57", "53"):
-            why = "the server cannot be reached, or closed the connection. See that it runs, and call again"
+            why = "the server cannot be reached, or hung up. See that it runs, and that its URL is right"
         elif isinstance(error, psycopg.DataError | UnicodeError):
             why = "a text in it is none that PostgreSQL can hold"
         else:

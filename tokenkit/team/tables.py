@@ -54,6 +54,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+"""By name, whatever the database's defaults are: each statement must see what was committed before it had the lock."""
+
 TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", " ".join(text for entry in MIGRATIONS for text in entry)))
 
 _NAMED = re.compile(rf"\b(FROM|INTO|UPDATE|JOIN|TABLE|ON) ({'|'.join(TABLES)})\b")
@@ -89,7 +92,8 @@ def prepare(connection: psycopg.Connection[Any], schema: str, lock: int) -> None
     """
     if _version(connection, schema) == len(MIGRATIONS):
         return
-    with connection.transaction():
+    connection.execute(BEGIN)
+    try:
         connection.execute("SELECT pg_advisory_xact_lock($1)", (lock,))
         held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted"
         if _one(connection, held) == 0:
@@ -106,6 +110,10 @@ def prepare(connection: psycopg.Connection[Any], schema: str, lock: int) -> None
         number = said("INSERT INTO meta VALUES (?, to_jsonb(?::bigint)) ON CONFLICT (key) DO {}", schema)
         connection.execute(number.format("NOTHING"), ("created_at", time.time_ns()))
         connection.execute(number.format("UPDATE SET value = excluded.value"), ("journal_version", len(MIGRATIONS)))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.close()  # the server rolls back
+        raise
 
 
 def _version(connection: psycopg.Connection[Any], schema: str) -> int:
