@@ -163,3 +163,37 @@ def test_the_magic_compresses_and_verbose_shows_every_stage(cells: Cells) -> Non
     assert "normalize" in html
     assert cells.spy.prompt.endswith(QUESTION)
     assert "Did you mean" in cells.run("%%route --compress nromalize\nhi").line
+
+
+def test_llm_is_a_call_of_its_own_budgeted_and_linked(kit: Kit, spy: Spy) -> None:
+    text = "The Danube flows through ten countries and is long. " * 40
+    kit.budgets.set("1 USD")
+    receipt = kit.call(f"{text}\n\n{QUESTION}", compress=["normalize", "llm"], target=0.3, max_tokens=5).receipt
+    rows = kit.ledger.sql("select operation, parent, cost_nanos from calls order by seq")
+    assert rows["operation"].tolist() == ["compress", "chat"]
+    assert rows["parent"].tolist()[0] == receipt.id
+    assert [stage.stage for stage in receipt.stages] == ["normalize", "llm"]
+    assert receipt.stages[1].skipped is None
+    assert not receipt.stages[1].lossless
+    assert spy.prompt.endswith(QUESTION)
+    assert kit.budgets.status()[0].spent == rows["cost_nanos"].sum()
+
+
+def test_llm_in_async_code_and_without_a_call(kit: Kit, spy: Spy) -> None:
+    import asyncio
+
+    text = "The Danube flows through ten countries and is long. " * 40
+    made = asyncio.run(kit.acall(text, compress="llm", target=0.3, max_tokens=5))
+    assert made.receipt.stages[0].saved > 0
+    assert kit.compress(text, ["llm"], target=0.3).saved > 0
+    sent = len(spy.sent)
+    assert kit.plan(text, compress="llm").choice is not None
+    assert len(spy.sent) == sent
+
+
+def test_a_model_that_does_not_answer_costs_no_more_than_its_stage(tmp_path: Any) -> None:
+    text = "The Danube flows through ten countries and is long. " * 40
+    with Kit.simulated(pace=0, faults=[simulated.Fault(status=400)], home=tmp_path) as kit:
+        made = kit.compress(text, ["llm"], target=0.3)
+        assert made.text == text
+        assert "did not answer" in (made.reports[0].skipped or "")

@@ -24,10 +24,10 @@ from tokenkit.budget import from_tables
 from tokenkit.catalog import Catalog, Model
 from tokenkit.checkup import Checkup
 from tokenkit.compress.pipeline import STAGES, Stage
-from tokenkit.effects import Call, Layer, Sleep
-from tokenkit.errors import LedgerError, UnknownModel
+from tokenkit.effects import Call, Flow, Layer, Sleep
+from tokenkit.errors import LedgerError, UnknownModel, UserError
 from tokenkit.layers.budgeted import own_budget
-from tokenkit.layers.compressed import shorten
+from tokenkit.layers.compressed import LLM, shortening
 from tokenkit.options import Options, request_of
 from tokenkit.providers.base import Provider
 from tokenkit.providers.completions import completing
@@ -112,9 +112,9 @@ class Asking:
 
     def plan(self, prompt: Prompt, **options: Unpack[Options]) -> Plan:
         """Decide without sending: every candidate with its score and upper-bound cost, or why it was rejected."""
-        request = request_of(prompt, options, self.config.defaults, tuple(self.stages))
+        request = request_of(prompt, options, self.config.defaults, (LLM, *self.stages))
         if request.compress is not None:
-            made = shorten(request.messages, request.compress, request.model, self.stages)
+            made = drivers.drive(shortening(request, self.stages), self._world)  # without a model: nothing is sent
             request = replace(request, messages=made.messages)
         return self.plan_request(request)
 
@@ -200,7 +200,15 @@ class Asking:
 
     @cached_property
     def _compressed(self) -> Layer:
-        return layers.compressed(self._likely_price, stages=lambda: self.stages)
+        return layers.compressed(self._likely_price, stages=lambda: self.stages, ask=self._abstracting)
+
+    def _abstracting(self, request: Request, trail: Trail) -> Flow:
+        """Ask the cheapest model that takes the request: what the compression stage ``llm`` writes with."""
+        fits = [candidate for candidate in self.plan_request(request).eligible if candidate.bound is not None]
+        if not fits:
+            raise UserError("no priced model has room for it")
+        best = min(fits, key=lambda candidate: (candidate.bound or 0, candidate.model))
+        return (yield from self._asking(replace(request, model=best.model), trail))
 
     def _likely_price(self, request: Request) -> PriceReceipt | None:
         choice = self.plan_request(request).choice
@@ -229,7 +237,7 @@ class Asking:
         return layer(layers.keyed(self._keys.get, lambda key: layers.send(lambda request: self._target(request, key))))
 
     def _begin(self, prompt: Prompt, options: Options) -> tuple[Request, Trail]:
-        request = request_of(prompt, options, self.config.defaults, tuple(self.stages))
+        request = request_of(prompt, options, self.config.defaults, (LLM, *self.stages))
         self._eligible(request)  # a name that means no model is the caller's mistake: nothing to record
         deadline = None if request.deadline is None else time.monotonic() + request.deadline
         return request, Trail(deadline=deadline)

@@ -18,7 +18,7 @@ from tokenkit.compress.pipeline import Compressed
 from tokenkit.embeddings import Embeddings, Near, embed_all, nearest
 from tokenkit.errors import AllFailed, UserError
 from tokenkit.fanout import JUDGE, Batch, Comparison, Panel, Progress, judged, named_best, run_all
-from tokenkit.layers.compressed import shorten
+from tokenkit.layers.compressed import LLM, shortening
 from tokenkit.layers.recorded import transcript
 from tokenkit.options import Options
 from tokenkit.providers.base import Provider
@@ -179,7 +179,8 @@ class Kit(Asking):
 
         ``target`` is the share of tokens to keep (0.5 without any), ``target_tokens`` a budget instead,
         ``target_recall`` the share of evidence that must stay instead. A text is shortened as a whole; of messages, not
-        the system prompt nor the last user turn unless ``compress_all``. Raises UserError.
+        the system prompt nor the last user turn unless ``compress_all``. The stage ``llm`` asks the cheapest model
+        that has room, and pays for it; the others ask nobody. Raises UserError.
         """
         wanted = asked(
             stages,
@@ -189,11 +190,13 @@ class Kit(Asking):
             tokens=target_tokens,
             recall=target_recall,
             everything=compress_all or isinstance(text_or_messages, str),
-            known=tuple(self.stages),
+            known=(LLM, *self.stages),
         )
         if wanted is None:
             raise UserError("Say which stages compress, as in stages=['normalize', 'summarize'].")
-        return shorten(messages_of(text_or_messages), wanted, model, self.stages)
+        request = Request(messages_of(text_or_messages), model=model, compress=wanted)
+        flow = shortening(request, self.stages, self._abstracting)
+        return drivers.drive(flow, self._world)
 
     # Looking back. Frames come from pandas, which is only imported when asked for one.
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from threading import Lock
 from typing import Any
 
 from tokenkit.compress.asked import Asked, question_of
-from tokenkit.compress.pipeline import STAGES, Compressed, Stage, compress
-from tokenkit.effects import Call, Flow, Layer
+from tokenkit.compress.pipeline import STAGES, Aim, Compressed, Stage, compress, texts_of, touchable, with_texts
+from tokenkit.effects import Call, Effect, Flow, Layer
+from tokenkit.errors import TokenkitError, UserError
 from tokenkit.money import show_usd
 from tokenkit.receipts import PriceReceipt, StageReport, Trail
 from tokenkit.tokens import count_messages, count_text
@@ -29,10 +30,24 @@ CACHE_TOKENS = 1024
 """The shortest prompt they keep (OpenAI; Anthropic's larger models)."""
 
 
+LLM = "llm"
+"""The stage that asks a cheap model to write the text shorter; it is a call like any other, so it lives here."""
+
+SHORTER = (
+    "Write the text below again in at most {words} words, so that everything stays that matters{purpose}. Use its own "
+    "words where you can. Copy names, numbers, code, quotations and links exactly. Add nothing that is not in it, and "
+    "say nothing about it: answer with the shorter text alone."
+)
+
+Ask = Callable[[Request, Trail], Flow]
+"""Asks the model that abstracts, as a recorded and budgeted call."""
+
+
 def compressed(
     price_of: Callable[[Request], PriceReceipt | None],
     *,
     stages: Callable[[], Mapping[str, Stage]] = lambda: STAGES,
+    ask: Ask | None = None,
     sent: Sent | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Layer:
@@ -45,7 +60,7 @@ def compressed(
                 response = yield from call(request, trail)
                 sent.remember(request.messages, clock())
                 return response
-            made = shorten(request.messages, request.compress, request.model, stages())
+            made = yield from shortening(request, stages(), ask, trail)
             reports, messages = made.reports, made.messages
             why = _dearer(request, messages, sent.known(request.messages, clock()), price_of)
             if why:
@@ -60,31 +75,105 @@ def compressed(
     return layer
 
 
-def shorten(messages: Sequence[Message], asked: Asked, model: str, known: Mapping[str, Stage] = STAGES) -> Compressed:
-    """Compress messages as asked, counting as ``model`` does.
+def shortening(
+    request: Request, known: Mapping[str, Stage] = STAGES, ask: Ask | None = None, trail: Trail | None = None
+) -> Generator[Effect, Any, Compressed]:
+    """Compress a request's messages as it asks, counting as its model does. Only the stage ``llm`` needs the world.
 
     A prompt alone is what is to be shortened, though it is the last user turn; the question it ends with stays, and is
-    what the rest is read for. Versions of a text that came earlier are what ``diff`` compares with.
+    what the rest is read for. Versions of a text that came earlier are what ``diff`` compares with. Without ``ask``,
+    ``llm`` is skipped.
     """
-    counter = "gpt-4o" if model == "auto" else model
+    asked: Asked = request.compress
+    counter = "gpt-4o" if request.model == "auto" else request.model
+    part, question, aim = _task(request.messages, asked, counter)
+    before = sum(map(aim.count, (message.text for message in part)))
+    reports: tuple[StageReport, ...] = ()
+    made: Compressed | None = None
+    for steps in _runs(asked.stages):
+        if steps == (LLM,) and LLM not in known:
+            steps = ((yield from _abstract(part, aim, before, ask, request, trail)),)
+        made = compress(part, steps, aim, known)
+        part, reports = made.messages, (*reports, *made.reports)
+        left = sum(map(aim.count, (message.text for message in part)))
+        if aim.tokens is None and aim.recall is None and left:
+            aim = replace(aim, target=min(max(asked.aim().target * before / left, 1e-6), 1.0))
+    messages = list(request.messages)
+    if question is not None:
+        place = next(i for i, message in enumerate(messages) if message.role not in ("system", "developer"))
+        messages[place] = replace(messages[place], content=part[0].text + question)
+    else:
+        messages = list(part)
+    return Compressed(tuple(messages), reports)
+
+
+def _task(messages: Sequence[Message], asked: Asked, counter: str) -> tuple[tuple[Message, ...], str | None, Aim]:
+    """Return what to shorten, the question that follows it (None: these are all the messages), and the aim."""
 
     def count(text: str) -> int:
         return count_text(text, counter).tokens
 
-    texts = [message.text for message in messages]
-    turns = [i for i, message in enumerate(messages) if message.role not in ("system", "developer")]
-    alone = len(turns) == 1 and isinstance(messages[turns[0]].content, str)
-    more: dict[str, Any] = {"model": counter, "count": count, "seen": tuple(texts[:-1])}
-    if alone and not asked.everything:
-        place = turns[0]
-        body, question = (texts[place], "") if asked.query else question_of(texts[place])
-        aim = asked.aim(**{**more, "query": asked.query or question.strip() or None})
-        made = compress(body, asked.stages, aim, known)
-        whole = replace(messages[place], content=made.messages[0].text + question)
-        return Compressed((*messages[:place], whole, *messages[place + 1 :]), made.reports)
-    query = asked.query or (texts[turns[-1]] if turns else None)
-    aim = asked.aim(**{**more, "query": query})
-    return compress(messages, asked.stages, aim, known)
+    more: dict[str, Any] = {"model": counter, "count": count, "seen": tuple(m.text for m in messages[:-1])}
+    turns = [message for message in messages if message.role not in ("system", "developer")]
+    if len(turns) == 1 and isinstance(turns[0].content, str) and not asked.everything:
+        body, question = (turns[0].text, "") if asked.query else question_of(turns[0].text)
+        aim = asked.aim(**{**more, "query": asked.query or question.strip() or None, "everything": True})
+        return (replace(turns[0], content=body),), question, aim
+    query = asked.query or (turns[-1].text if len(turns) > 1 else None)
+    return tuple(messages), None, asked.aim(**{**more, "query": query})
+
+
+def _runs(stages: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Split stages where one of them has to be asked of a model."""
+    runs: list[tuple[Any, ...]] = []
+    for stage in stages:
+        if stage == LLM or not runs or runs[-1] == (LLM,):
+            runs.append((stage,))
+        else:
+            runs[-1] = (*runs[-1], stage)
+    return runs
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A stage whose texts a model has written already, or that says why there are none."""
+
+    texts: tuple[str, ...]
+    why: str = ""
+    name: str = LLM
+    lossless: bool = False
+
+    def __call__(self, messages: tuple[Message, ...], aim: Aim) -> tuple[Message, ...]:
+        if self.why:
+            raise UserError(self.why)
+        return with_texts(messages, self.texts, touchable(messages, everything=aim.everything))
+
+
+def _abstract(
+    messages: tuple[Message, ...], aim: Aim, before: int, ask: Ask | None, request: Request, trail: Trail | None
+) -> Generator[Effect, Any, _Written]:
+    """Ask a model for each text that may be touched, as calls of their own with this one as their parent."""
+    if ask is None:
+        return _Written((), "a plan asks no model")
+    texts = []
+    purpose = f" for the question {aim.query!r}" if aim.query else ""
+    for text in texts_of(messages, touchable(messages, everything=aim.everything)):
+        size = aim.count(text)
+        goal = max(int(aim.target * size), 1) if aim.tokens is None else max(aim.tokens * size // max(before, 1), 1)
+        wanted = Request(
+            (Message("system", SHORTER.format(words=max(goal * 3 // 4, 8), purpose=purpose)), Message("user", text)),
+            max_tokens=goal + 16,
+            user=request.user,
+            session=request.session,
+            endpoint_name=request.endpoint_name,
+            budget=request.budget,
+        )
+        try:
+            reply = yield from ask(wanted, Trail(parent=trail.id if trail is not None else None, operation="compress"))
+        except TokenkitError as error:
+            return _Written((), f"the model did not answer: {error}")
+        texts.append(reply.text)
+    return _Written(tuple(texts))
 
 
 class Sent:
