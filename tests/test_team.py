@@ -110,7 +110,7 @@ def test_rows_come_in_pages_and_are_found_by_hash_and_id(journal):
     assert len(journal.rows()) == 7, "a closed journal opens again"
 
 
-def test_a_transaction_is_all_or_nothing(journal):
+def test_a_transaction_is_all_or_nothing(place, journal, caplog):
     def half() -> None:
         with journal.transaction() as rows:
             append(rows, receipt())
@@ -136,6 +136,10 @@ def test_a_transaction_is_all_or_nothing(journal):
         assert rows.execute("DELETE FROM budgets").rowcount == 1
         assert rows.execute("DELETE FROM budgets").fetchone() is None
     assert journal.head()[0] == 1
+    other = TeamJournal(place[0], schema=place[1], patience=1)
+    with journal.transaction(), pytest.raises(KeyboardInterrupt), other.transaction():
+        raise KeyboardInterrupt  # its lock is still to come: who interrupts does not wait for it
+    assert not caplog.records, "the driver spoke to the user"
     with pytest.raises(LedgerError, match="larger than a BIGINT"):
         journal.write(receipt(2**64))
     with pytest.raises(LedgerError, match="none that PostgreSQL can hold"):

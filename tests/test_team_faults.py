@@ -122,7 +122,8 @@ def test_a_server_that_restarts_costs_no_receipt_and_one_that_is_away_no_money(t
         for how in (signal.SIGINT, signal.SIGQUIT):  # in between two calls nobody notices
             server.stop(how)
             server.start()
-            journal.write(receipt())
+            with journal.transaction() as rows:
+                append(rows, receipt())
         assert [one.held for one in books.status()] == [10]
         books.write(Receipt(lost.id, 1, 0.0, "ok", "p/m", cost_nanos=0, attempts=lost.attempts))
         assert [one.held for one in books.status()] == [0]

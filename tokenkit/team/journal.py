@@ -157,18 +157,24 @@ class TeamJournal:
 class _Queue:
     """Statements sent ahead (libpq's pipeline): only who asks for an answer waits for the server.
 
-    Left without ``empty``, by an exception, it does not wait for those still out, as psycopg's own block would.
+    Left by an exception, it hangs up first: psycopg would else wait for the answers still out, a lock's among them.
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._block = connection.pipeline()
+        self._connection, self._block = connection, connection.pipeline()
 
     def __enter__(self) -> _Queue:
         self._pipeline = self._block.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        import psycopg
+
         if kind is None:
+            self._block.__exit__(None, None, None)
+            return
+        self._connection.close()
+        with suppress(psycopg.Error):  # it is closed: that is all it can say
             self._block.__exit__(None, None, None)
 
     def empty(self) -> None:

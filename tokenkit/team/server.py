@@ -79,7 +79,7 @@ class Server:
         import psycopg
 
         code = getattr(error, "sqlstate", None)
-        text = self._masked(" ".join(str(error).split()) or type(error).__name__)
+        text = " ".join(str(error).split()) or type(error).__name__
         if code in CODES:
             why = CODES[code]
         elif "authentication failed" in text:  # libpq gives no code for what fails while connecting
@@ -93,12 +93,6 @@ class Server:
         else:
             why = "PostgreSQL gave no better reason"
         return f"{why} ({text})."
-
-    def _masked(self, text: str) -> str:
-        for name, secret in self._parameters.items():
-            if "password" in name and secret:
-                text = text.replace(secret.reveal(), "…")
-        return text
 
 
 def _read(dsn: Secret, patience: float) -> tuple[str, dict[str, Secret]]:
