@@ -21,7 +21,10 @@ _HOMES = {
     "Model": "catalog",
     "Provider": "providers.base",
     "Policy": "route",
-    "charts": "analysis.charts", "errors": "errors", "layers": "layers", "notebook": "notebook",
+    "Budget": "budget",
+    "price": "pricing",
+    "charts": "analysis.charts", "frames": "analysis.frames",
+    "errors": "errors", "layers": "layers", "notebook": "notebook",
 }  # fmt: skip
 
 __all__ = sorted(_HOMES)
@@ -31,7 +34,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tokenkit' has no attribute {name!r}")
     module = import_module(f"tokenkit.{_HOMES[name]}")
-    value = globals()[name] = getattr(module, name) if name[0].isupper() else module
+    value = globals()[name] = module if module.__name__.endswith(f".{name}") else getattr(module, name)
     return value
 
 

@@ -175,6 +175,7 @@ def _verdict(row: Mapping[str, Any], theirs: Sequence[str]) -> str:
         what = name.removesuffix("_theirs")
         mine = Decimal(int(row["nanos"])) / 10**9 if what == "cost" else Decimal(int(row[what]))
         # Exports round money to cents or less; tokens are whole and must be the same.
-        if abs(mine - row[name]) > (max(Decimal("0.005"), abs(mine) / 1000) if what == "cost" else 0):
-            off.append(f"{what.replace('_', ' ')} by {row[name] - mine:+f}")
+        off_by = Decimal(str(row[name])) - mine
+        if abs(off_by) > (max(Decimal("0.005"), abs(mine) / 1000) if what == "cost" else 0):
+            off.append(f"{what.replace('_', ' ')} by {off_by.normalize():+f}")
     return "differs: " + ", ".join(off) if off else "agrees"

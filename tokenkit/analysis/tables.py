@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenkit import _html
 
 if TYPE_CHECKING:
     import pandas
 
+FIGURES = ("usd", "tokens", "tries", "calls", "unknown", "z", "here", "published")
+
 
 def table(title: str, frame: pandas.DataFrame) -> _html.Table:
     """Return a frame as a table of text; all of it is made safe to print."""
-    rows = tuple(
-        tuple(_html.visible("" if value is None or value != value else str(value), 80) for value in row)
-        for row in frame.head(_html.MOST_ROWS).itertuples(index=False)
-    )
-    figures = frozenset(
-        i for i, name in enumerate(frame.columns) if str(name).endswith(("usd", "tokens", "tries", "calls"))
-    )
-    return _html.Table(title, tuple(map(str, frame.columns)), rows, figures)
+    rows = tuple(tuple(map(_shown, row)) for row in frame.head(_html.MOST_ROWS).itertuples(index=False))
+    names = tuple(str(name) for name in frame.columns)
+    figures = frozenset(i for i, name in enumerate(names) if name.rpartition("_")[2] in FIGURES)
+    return _html.Table(title, names, rows, figures)
+
+
+def _shown(value: Any) -> str:
+    try:
+        missing = value is None or bool(value != value)
+    except TypeError:  # pandas' NA, which is neither equal nor unequal
+        missing = True
+    return "" if missing else _html.visible(str(value), 80)

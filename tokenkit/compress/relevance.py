@@ -29,6 +29,9 @@ K1, B = 1.2, 0.75
 MOST_POSTINGS = 24
 POSITION = 0.1
 
+SENTENCE, AGAIN = 15, 0.1
+"""Without a question, a piece of so many characters that repeats an earlier one keeps this share of its score."""
+
 _WORD = re.compile(r"[^\W_]+")
 _STOP = frozenset(
     """a about above after again all also am an and any are as at be because been before being below between both but
@@ -54,7 +57,7 @@ def relevance(made: Outline, query: str | None, spread: Spread) -> Scores:
     nearby = _scaled(spread(own, made, [len(piece) for piece in pieces]))
     scores = [OWN * a + NEARBY * b for a, b in zip(own, nearby, strict=True)]
     if centre:
-        return _early(scores)
+        return _once(_early(scores), pieces)
     for part, share in (
         (_headings(made, wanted, rarity), HEADING),
         (_passages(made, counts, wanted, query or ""), PASSAGE),
@@ -123,6 +126,18 @@ def _early(scores: Scores) -> Scores:
     """Without a question, what stands first says more: a mild bonus that fades over the text."""
     last = max(len(scores) - 1, 1)
     return [score + POSITION * (1 - place / last) for place, score in enumerate(scores)]
+
+
+def _once(scores: Scores, pieces: Sequence[str]) -> Scores:
+    """Let a sentence that was there before count for little: it says nothing that is new."""
+    seen: set[str] = set()
+    made = []
+    for score, piece in zip(scores, pieces, strict=True):
+        words = " ".join(piece.split())
+        again = len(words) >= SENTENCE and words in seen
+        seen.add(words)
+        made.append(score * AGAIN if again else score)
+    return made
 
 
 def _answers(counts: Sequence[Counter[str]], wanted: Mapping[str, float], rarity: Mapping[str, float]) -> Scores:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from tokenkit.pricing import published
 from tokenkit.pricing.profiles import PROFILES, Profile, profile
@@ -33,6 +34,7 @@ __all__ = [
     "context_window",
     "flat",
     "names",
+    "price",
     "profile",
     "provenance",
     "resolve",
@@ -64,6 +66,24 @@ def resolve(
         return _nothing(f"ollama/{model}")
     sheet = published.sheet(canonical(provider), model, tuple(sorted((context or {}).items())))
     return None if sheet is None else sheet.rule(time.time_ns() if at is None else at)
+
+
+def price(
+    *,
+    input: Any,  # noqa: A002 - what it is called everywhere else, tokenkit.toml included
+    output: Any,
+    cache_read: Any = None,
+    cache_creation: Any = None,
+    reasoning: Any = None,
+    request: Any = 0,
+) -> PriceRule:
+    """Return a price of your own: USD per million tokens, and USD for each request.
+
+    Cache and reasoning tokens cost as much as plain ones where nothing is said. Raises ConfigError for a price that is
+    negative or no number.
+    """
+    more = {"cache_read": cache_read, "cache_creation": cache_creation, "reasoning": reasoning, "request": request}
+    return flat("user", "given", input=input, output=output, **more)
 
 
 def context_window(provider: str, model: str) -> int | None:
