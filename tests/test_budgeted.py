@@ -18,6 +18,7 @@ from faults import FaultServer, error, events, hang, reply, streamed
 
 import tokenkit as tk
 from tokenkit import Kit
+from tokenkit.accounts.keeping import FRESH_SECONDS
 from tokenkit.budget import Budget
 from tokenkit.catalog import Model
 from tokenkit.errors import BudgetExceeded, ConfigError, DeadlineExceeded, ServerError, UserError
@@ -298,6 +299,7 @@ def test_budgets_are_shared_by_kernels_and_kept_and_replaced(tmp_path: Path) -> 
         spent = one.call(PROMPT, max_tokens=20).receipt.cost_nanos
         assert two.budgets.status()[0].spent == spent
         two.budgets.set("0.00000001 USD", window="day")
+        time.sleep(FRESH_SECONDS)  # by then every kernel knows
         with pytest.raises(BudgetExceeded):
             one.call(PROMPT, max_tokens=20)
         assert len(one.budgets) == 1

@@ -126,7 +126,7 @@ def test_a_cached_beginning_is_left_alone_where_changing_it_costs_more(tmp_path:
 
 
 def test_what_was_sent_is_known_for_as_long_as_caches_last() -> None:
-    sent, first, second = Sent(), Message("user", "one"), Message("assistant", "two")
+    sent, first, second = Sent(), Message("user", "one " * 300), Message("assistant", "two " * 300)
     sent.remember([first, second], now=0.0)
     assert sent.known([first, second, first], now=1.0) == 2
     assert sent.known([first], now=1.0) == 1

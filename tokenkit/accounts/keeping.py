@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tokenkit.accounts import books
@@ -23,6 +24,9 @@ from tokenkit.standing import Alert, Short, Standing
 
 LEASE_SECONDS = 1200.0
 """How long a reservation outlives the last sign of life; longer than the longest silence a driver waits out."""
+
+FRESH_SECONDS = 0.1
+"""How soon a limit that another kernel sets, raises or removes is known here."""
 
 Rules = tuple[tuple[Budget, str], ...]
 """Budgets a call is under, each with the id of its cell (``""`` for all others)."""
@@ -57,6 +61,7 @@ class Accounts:
         self._journal, self._lease, self._now = journal, int(lease * 10**9), now
         self.configured = tuple(configured)
         self._kept: Mapping[str, tuple[str, Budget]] = {}
+        self._fresh_until = 0.0
         self._open: dict[str, _Open] = {}
 
     # Which budgets there are.
@@ -70,20 +75,26 @@ class Accounts:
         if budget.window == "cell":
             raise UserError("A budget for a cell lives in the cell: write %%budget, or `with kit.budgets.cap(...)`.")
         body = json.dumps(budget.as_table())
+        self._fresh_until = 0.0
         with self._journal().transaction() as rows:
             rows.execute("INSERT OR REPLACE INTO budgets VALUES (?, ?)", (budget.key, body))
 
     def drop(self, key: str) -> bool:
         """Take a kept budget out of force; return whether there was one. What was spent stays in the books."""
+        self._fresh_until = 0.0
         with self._journal().transaction() as rows:
             return bool(rows.execute("DELETE FROM budgets WHERE key = ?", (key,)).rowcount)
 
     def rules(self, own: Budget | None = None) -> Rules:
-        """Return the budgets a call is under now; where the journal cannot be read, those known last still hold."""
-        try:
-            shared = self.budgets()
-        except LedgerError:
-            shared = self._merged(None)
+        """Return the budgets a call is under now; where the journal cannot be read, those known last still hold.
+
+        What they are is read anew after ``FRESH_SECONDS``; what they have spent, at every reservation.
+        """
+        if time.monotonic() >= self._fresh_until:
+            with suppress(LedgerError):
+                self.budgets()
+                self._fresh_until = time.monotonic() + FRESH_SECONDS
+        shared = self._merged(None)
         if not (shared or CAPS or own):
             return ()
         mine = [] if own is None else [(own, "")]

@@ -185,6 +185,8 @@ class Sent:
 
     def remember(self, messages: Sequence[Message], now: float) -> None:
         """Note that these messages were sent at ``now`` (monotonic seconds)."""
+        if sum(len(message.text) for message in messages) < CACHE_TOKENS:
+            return  # not a token is shorter than a character, or nearly so: no provider keeps this
         with self._lock:
             for digest in _digests(messages):
                 self._seen[digest] = now
