@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -138,3 +140,51 @@ def test_a_panel_is_judged_and_failed_answers_are_left_out() -> None:
 )
 def test_the_judges_last_line_is_read(verdict: str, place: int | None) -> None:
     assert named_best(verdict, 3) == place
+
+
+def test_an_async_batch_keeps_order_failures_and_the_place_where_it_stopped() -> None:
+    seen: list[tuple[int, int]] = []
+    with tk.Kit.simulated(pace=0) as kit:
+        asked = ["One river.", {"prompt": "x", "model": "nobody"}, "Three rivers."]
+        batch = asyncio.run(kit.abatch(asked, id="async", concurrency=2, progress=lambda d, n: seen.append((d, n))))
+        assert [result.error is None for result in batch] == [True, False, True]
+        assert sorted(seen) == [(1, 3), (2, 3), (3, 3)]
+        again = kit.batch([*asked[:1], "Two rivers.", *asked[2:]], id="async")
+        assert [result.resumed for result in again] == [True, False, True]
+        assert again[0].text == batch[0].text
+        with pytest.raises(UserError, match="at least 1"):
+            asyncio.run(kit.abatch(["x"], concurrency=0))
+
+
+def test_cancelling_an_async_batch_leaves_a_receipt_for_what_was_under_way() -> None:
+    async def stopped(kit: tk.Kit) -> None:
+        task = asyncio.create_task(kit.abatch(["One river."] * 8, concurrency=4))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with tk.Kit.simulated(pace=20) as kit:
+        asyncio.run(stopped(kit))
+        found = kit.ledger.df()
+        assert set(found["status"]) == {"cancelled"}
+        assert len(found) == 4
+
+
+def test_a_notebook_shows_one_growing_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokenkit import notebook
+    from tokenkit.notebook.live import Bar
+
+    shown: list[Any] = []
+
+    class Handle:
+        def update(self, bundle: Any, raw: bool) -> None:
+            shown.append(bundle)
+
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **more: shown.append(bundle) or Handle())
+    with tk.Kit.simulated(pace=0) as kit:
+        kit.on_progress = Bar()
+        kit.batch(["One.", "Two.", "Three."], progress=True)
+    assert [bundle["text/plain"] for bundle in shown] == [f"{n} of 3 calls done" for n in (1, 2, 3)]
+    assert "width:100.0%" in shown[-1]["text/html"]
+    assert notebook.use is not None

@@ -71,6 +71,7 @@ class Asking:
         self.policy = policy or found.config.routing
         self.stages: Mapping[str, Stage] = STAGES
         self.on_sleep: Callable[[Sleep], None] | None = None
+        self.on_progress: Callable[[int, int], None] | None = None
         self._turns = itertools.count()
         self._checkups: dict[str, Checkup] = {}
         self._watch = layers.Watch(found.limits(lambda name, rate: SharedBucket(name, rate, lambda: self.journal)))

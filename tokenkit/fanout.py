@@ -7,7 +7,7 @@ parent names the run, so a batch that was killed goes on where it stopped.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -134,13 +134,7 @@ def run_all(
     the receipts that an earlier run of this ``id`` left, by place. One failure does not end the rest; a mistake in a
     request (an unknown option, an empty prompt) is that request's failure.
     """
-    asked = [_asked(place, request) for place, request in enumerate(requests)]
-    if concurrency < 1:
-        raise UserError(f"concurrency must be at least 1, not {concurrency}.")
-    run = id or new_id()
-    found = {
-        place: _again(place, receipt) for place, receipt in (stored(run) if id else {}).items() if place < len(asked)
-    }
+    run, asked, found = _begun(stored, requests, concurrency, id)
     tell = progress if callable(progress) else _line if progress else None
     done = len(found)
     with ThreadPoolExecutor(min(concurrency, max(len(asked), 1)), "tokenkit-batch") as threads:
@@ -161,6 +155,55 @@ def run_all(
             threads.shutdown(wait=False, cancel_futures=True)
             raise
     return Batch(run, tuple(found[place] for place in range(len(asked))))
+
+
+async def run_all_async(
+    call: Callable[..., Awaitable[Response]],
+    stored: Callable[[str], Mapping[int, Receipt]],
+    requests: Iterable[Prompt | Mapping[str, Any]],
+    *,
+    concurrency: int = 32,
+    progress: bool | Progress = False,
+    id: str | None = None,  # noqa: A002 - the word for it
+) -> Batch:
+    """Do as ``run_all`` does, in async code: one task a call, and cancelling the batch cancels what is under way."""
+    import asyncio  # late: whoever awaits this has it already
+
+    run, asked, found = _begun(stored, requests, concurrency, id)
+    tell = progress if callable(progress) else _line if progress else None
+    gate, done = asyncio.Semaphore(concurrency), len(found)
+
+    async def one(place: int, prompt: Prompt, options: dict[str, Any]) -> None:
+        nonlocal done
+        async with gate:
+            try:
+                found[place] = Result(place, await call(prompt, f"{run}:{place}", options))
+            except TokenkitError as error:
+                found[place] = Result(place, error=error)
+        done += 1
+        if tell is not None:
+            tell(done, len(asked))
+
+    async with asyncio.TaskGroup() as tasks:
+        for place, (prompt, options) in enumerate(asked):
+            if place not in found:
+                tasks.create_task(one(place, prompt, options))
+    return Batch(run, tuple(found[place] for place in range(len(asked))))
+
+
+def _begun(
+    stored: Callable[[str], Mapping[int, Receipt]],
+    requests: Iterable[Prompt | Mapping[str, Any]],
+    concurrency: int,
+    id: str | None,  # noqa: A002 - the word for it
+) -> tuple[str, list[tuple[Prompt, dict[str, Any]]], dict[int, Result]]:
+    """Return the run's id, what to ask, and the results that an earlier run of it left."""
+    asked = [_asked(place, request) for place, request in enumerate(requests)]
+    if concurrency < 1:
+        raise UserError(f"concurrency must be at least 1, not {concurrency}.")
+    run = id or new_id()
+    earlier = stored(run) if id else {}
+    return run, asked, {place: _again(place, receipt) for place, receipt in earlier.items() if place < len(asked)}
 
 
 def judged(task: str, answers: Sequence[str]) -> str:
@@ -220,4 +263,5 @@ def _shown(result: Result) -> str:
 
 
 def _line(done: int, of: int) -> None:
-    print(f"\r{done} of {of} calls done", end="\n" if done == of else "", file=sys.stderr, flush=True)
+    bar = "█" * (20 * done // max(of, 1))
+    print(f"\r{bar:░<20} {done} of {of} calls done", end="\n" if done == of else "", file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ from tokenkit.compress.asked import asked
 from tokenkit.compress.pipeline import Compressed
 from tokenkit.embeddings import Embeddings, Near, embed_all, nearest
 from tokenkit.errors import AllFailed, UserError
-from tokenkit.fanout import JUDGE, Batch, Comparison, Panel, Progress, judged, named_best, run_all
+from tokenkit.fanout import JUDGE, Batch, Comparison, Panel, Progress, judged, named_best, run_all, run_all_async
 from tokenkit.layers.compressed import LLM, shortening
 from tokenkit.layers.recorded import transcript
 from tokenkit.options import Options
@@ -108,7 +108,22 @@ class Kit(Asking):
         A request is a prompt, or ``{"prompt": ..., "model": ..., ...}``. After a crash, the same requests with the same
         ``id`` ask only for what has no answer in the journal yet.
         """
+        progress = self.on_progress if progress is True and self.on_progress is not None else progress
         return run_all(self._called, self._stored, requests, concurrency=concurrency, progress=progress, id=id)
+
+    async def abatch(
+        self,
+        requests: Iterable[Prompt | Mapping[str, Any]],
+        *,
+        concurrency: int = 32,
+        progress: bool | Progress = False,
+        id: str | None = None,  # noqa: A002 - the word for it
+    ) -> Batch:
+        """Make many calls in async code; otherwise as ``batch``, which resumes it, and the other way round."""
+        progress = self.on_progress if progress is True and self.on_progress is not None else progress
+        return await run_all_async(
+            self._acalled, self._stored, requests, concurrency=concurrency, progress=progress, id=id
+        )
 
     def compare(self, prompt: Prompt, models: Sequence[str], **options: Unpack[Options]) -> Comparison:
         """Ask several models the same, at once, and see the answers side by side."""
@@ -251,6 +266,11 @@ class Kit(Asking):
         request, trail = self._begin(prompt, options)
         trail.parent = parent
         return drivers.drive(self._asking(request, trail), self._world)
+
+    async def _acalled(self, prompt: Prompt, parent: str, options: Options) -> Response:
+        request, trail = self._begin(prompt, options)
+        trail.parent = parent
+        return await drivers.adrive(self._asking(request, trail), self._async_world)
 
     def _stored(self, run: str) -> dict[int, Receipt]:
         """Return the answered receipts of an earlier run of this batch, by place."""

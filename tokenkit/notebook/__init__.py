@@ -31,6 +31,7 @@ def use(kit: Kit) -> Kit:
     """Make ``kit`` the one that magics ask from now on, and return it."""
     global _active
     _active = kit
+    _at_home(kit)
     return kit
 
 
@@ -41,4 +42,15 @@ def kit() -> Kit:
         from tokenkit.kit import Kit
 
         _active = Kit()
+        _at_home(_active)
     return _active
+
+
+def _at_home(kit: Kit) -> None:
+    """In a kernel, let a batch show one bar that grows instead of writing lines."""
+    import sys
+
+    if "ipykernel" in sys.modules:
+        from tokenkit.notebook.live import Bar
+
+        kit.on_progress = Bar()

@@ -96,3 +96,29 @@ def _details_html(receipt: Receipt) -> str:
 def _details_text(receipt: Receipt) -> str:
     plan = _html.plan_text(receipt.plan) + "\n" if receipt.plan is not None else ""
     return plan + _html.stages_text(receipt.stages)
+
+
+class Bar:
+    """A batch's progress as one output that grows."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def __call__(self, done: int, of: int) -> None:
+        """Show that ``done`` calls ``of`` all have ended."""
+        from IPython.display import display
+
+        share = 100 * done / max(of, 1)
+        said = f"{done:,} of {of:,} calls done"
+        html = (
+            f'<div role="progressbar" aria-valuenow="{share:.0f}" style="display:flex;gap:1em;align-items:center">'
+            f'<div style="width:16em;height:.8em;border:1px solid currentColor;border-radius:2px">'
+            f'<div style="width:{share:.1f}%;height:100%;background:#0072b2"></div></div>{said}</div>'
+        )
+        bundle = {"text/html": html, "text/plain": said}
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True)
+        if done >= of:
+            self._handle = None
