@@ -10,7 +10,7 @@ import pytest
 from tokenkit import pricing
 from tokenkit.catalog import Catalog, filled
 from tokenkit.config import Config, data_home, find, load
-from tokenkit.errors import ConfigError
+from tokenkit.errors import BudgetExceeded, ConfigError
 from tokenkit.money import rate_per_million
 from tokenkit.route import Policy
 
@@ -282,3 +282,17 @@ def test_tables_of_the_wrong_shape_are_told(tmp_path: Path) -> None:
     told = faults(tmp_path, "provider = 1\nmodel = {}\nrouting = []\nbudget = [1]\nledger = 'x'\ndefaults = 2\n")
     places = sorted(problem.split(":")[0] for problem in told)
     assert places == ["budget", "defaults", "ledger", "model", "provider", "routing"]
+
+
+def test_a_teams_journal_is_named_by_its_variable_and_never_silently_left_out(tmp_path: Path) -> None:
+    from tokenkit import Kit
+
+    (tmp_path / "tokenkit.toml").write_text('[ledger]\njournal_env = "TEAM"\n')
+    with pytest.raises(ConfigError, match="names TEAM, and that environment variable is not set"):
+        Kit(tmp_path / "tokenkit.toml", environ={"TOKENKIT_SIMULATED": "1"})
+    environ = {"TOKENKIT_SIMULATED": "1", "TEAM": "postgresql://nobody:secret@127.0.0.1:9/none"}
+    with Kit(tmp_path / "tokenkit.toml", home=tmp_path, environ=environ) as kit:
+        assert "secret" not in repr(kit.journal)
+        with pytest.raises(BudgetExceeded, match="budgets cannot be read") as refusal:
+            kit.call("Hello")
+        assert "secret" not in str(refusal.value)

@@ -4,7 +4,7 @@
     answer = kit.call("Explain quantum computing", max_tokens=200)
     answer.text, answer.receipt
 
-In a notebook, ``%load_ext tokenkit`` brings ``%%route``. Everything here loads when it is first used.
+In a notebook, ``%load_ext tokenkit`` brings ``%%route`` and ``%%budget``. Everything here loads when it is first used.
 """
 
 from importlib import import_module
@@ -13,16 +13,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Kit": "kit",
-    "Stream": "streams",
-    "AsyncStream": "streams",
+    "Kit": "kit", "Policy": "route", "Budget": "budget", "price": "pricing",
+    "Stream": "streams", "AsyncStream": "streams", "Receipt": "receipts", "Plan": "receipts",
     "Message": "types", "Image": "types", "Tool": "types", "Request": "types", "Response": "types", "Usage": "types",
-    "Receipt": "receipts", "Plan": "receipts",
-    "Model": "catalog",
-    "Provider": "providers.base",
-    "Policy": "route",
-    "Budget": "budget",
-    "price": "pricing",
+    "Model": "catalog", "Provider": "providers.base",
     "charts": "analysis.charts", "frames": "analysis.frames",
     "errors": "errors", "layers": "layers", "notebook": "notebook",
 }  # fmt: skip

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from tokenkit import drivers, layers
 from tokenkit.accounts import Accounts
 from tokenkit.accounts.foresight import after, shut
-from tokenkit.assembly import assemble, unlisted, vault_of
+from tokenkit.assembly import assemble, team_address, unlisted, vault_of
 from tokenkit.budget import from_tables
 from tokenkit.catalog import Catalog, Model
 from tokenkit.checkup import Checkup
@@ -79,7 +79,10 @@ class Asking:
         self._world = drivers.World(locals=local, client=client, on_sleep=self._slept)
         self._async_world = drivers.AsyncWorld(locals=local, client=async_client, on_sleep=self._slept)
         self._redact = redact
-        self.accounts = Accounts(lambda: self.journal, from_tables(found.config.budgets))
+        shared = found.config.journal_env is not None
+        if found.config.journal_env is not None:
+            team_address(found.config.journal_env, self._environ)  # refused now rather than at the first call
+        self.accounts = Accounts(lambda: self.journal, from_tables(found.config.budgets), shared=shared)
         if self.notice:
             print(self.notice, file=sys.stderr)
 
@@ -139,9 +142,13 @@ class Asking:
 
     @cached_property
     def journal(self) -> Journal:
-        """Where each receipt is written durably, the moment its call ends."""
+        """Where each receipt is written durably, the moment its call ends: this home's file, or the team's server."""
         from tokenkit.journal import Journal
 
+        if self.config.journal_env is not None:
+            from tokenkit.team import TeamJournal
+
+            return cast("Journal", TeamJournal(team_address(self.config.journal_env, self._environ)))
         return Journal(self.home / "journal.sqlite3", durability=self.config.durability)
 
     @cached_property
@@ -258,10 +265,10 @@ class Asking:
 
         models, health = self._eligible(request), self._watch.health(time.monotonic())
         decide = partial(plan, request, models, count=count, policy=self.policy, seed=next(self._turns))
-        rules = self.accounts.rules(own_budget(request))
-        if not rules:
-            return decide(health=health)
         try:
+            rules = self.accounts.rules(own_budget(request))
+            if not rules:
+                return decide(health=health)
             closed = shut(self.accounts, rules, request, models, count, time.time_ns())
         except LedgerError:
             return decide(health=health)  # nobody can look now; the try itself asks again, and refuses

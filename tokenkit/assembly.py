@@ -83,6 +83,19 @@ def assemble(
     return Assembly(said, _home(home, said), found, _served(tuple(models or listed), found), registry.notice())
 
 
+def team_address(name: str, environ: Mapping[str, str]) -> str:
+    """Return the address of the team's journal, from the environment variable of that name.
+
+    Raises ConfigError where it is empty: to go on with a file of one's own would drop the team's budgets.
+    """
+    if not environ.get(name):
+        raise ConfigError(
+            f"[ledger] journal_env names {name}, and that environment variable is not set: give it the address of the "
+            "team's PostgreSQL, such as postgresql://user@host/database, or take journal_env out of tokenkit.toml."
+        )
+    return environ[name]
+
+
 def vault_of(config: Config, environ: Mapping[str, str]) -> Vault:
     """Return the key vault of this configuration; whether its file exists is another question."""
     return Vault(config.home / "vault", environ=environ)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from tokenkit.accounts import books
@@ -47,7 +46,8 @@ class _Open:
 class Accounts:
     """The books of one journal. ``configured`` budgets hold beside those set and kept in the journal itself.
 
-    ``lease`` is in seconds, ``now`` gives Unix nanoseconds.
+    ``lease`` is in seconds, ``now`` gives Unix nanoseconds; ``shared``: others set its budgets too, so a journal
+    that cannot be read refuses every call.
     """
 
     def __init__(
@@ -57,11 +57,12 @@ class Accounts:
         *,
         lease: float = LEASE_SECONDS,
         now: Callable[[], int] = time.time_ns,
+        shared: bool = False,
     ) -> None:
         self._journal, self._lease, self._now = journal, int(lease * 10**9), now
         self.configured = tuple(configured)
         self._kept: Mapping[str, tuple[str, Budget]] = {}
-        self._fresh_until = 0.0
+        self._shared, self._fresh_until = shared, 0.0
         self._open: dict[str, _Open] = {}
 
     # Which budgets there are.
@@ -77,7 +78,8 @@ class Accounts:
         body = json.dumps(budget.as_table())
         self._fresh_until = 0.0
         with self._journal().transaction() as rows:
-            rows.execute("INSERT OR REPLACE INTO budgets VALUES (?, ?)", (budget.key, body))
+            told = "INSERT INTO budgets VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body"
+            rows.execute(told, (budget.key, body))
 
     def drop(self, key: str) -> bool:
         """Take a kept budget out of force; return whether there was one. What was spent stays in the books."""
@@ -88,12 +90,16 @@ class Accounts:
     def rules(self, own: Budget | None = None) -> Rules:
         """Return the budgets a call is under now; where the journal cannot be read, those known last still hold.
 
-        What they are is read anew after ``FRESH_SECONDS``; what they have spent, at every reservation.
+        What they are is read anew after ``FRESH_SECONDS``; what they have spent, at every reservation. Raises
+        LedgerError where the journal is a team's and cannot be read: nobody here knows what budgets it has.
         """
         if time.monotonic() >= self._fresh_until:
-            with suppress(LedgerError):
+            try:
                 self.budgets()
                 self._fresh_until = time.monotonic() + FRESH_SECONDS
+            except LedgerError:
+                if self._shared:
+                    raise
         shared = self._merged(None)
         if not (shared or CAPS or own):
             return ()

@@ -73,9 +73,10 @@ class Config:
     """What holds here. ``path`` is the file it was read from, ``None`` without one.
 
     ``models`` are as the file describes them: no price where it gives none (see ``catalog.filled`` and ``overrides``).
-    ``budgets`` are the tables as written, checked; ``webhook_env`` is the environment variable with the URL to be told
-    when one is nearly spent (it is often a secret, so it is not written here); ``ledger`` is where the DuckDB file goes
-    if not into ``home``, the data folder; ``defaults`` are options of a call, only those that were said.
+    ``budgets`` are the tables as written, checked; ``webhook_env`` and ``journal_env`` are environment variables, since
+    what they hold is often a secret: the URL to be told when a budget is nearly spent, the address of a team's
+    PostgreSQL. ``ledger`` is where the DuckDB file goes if not into ``home``, the data folder; ``defaults`` are options
+    of a call, only those that were said.
     """
 
     path: Path | None = None
@@ -85,6 +86,7 @@ class Config:
     routing: Policy = field(default_factory=Policy)
     budgets: tuple[Mapping[str, Any], ...] = ()
     webhook_env: str | None = None
+    journal_env: str | None = None
     ledger: Path | None = None
     durability: Literal["process", "power"] = "process"
     store_prompts: bool = True
@@ -129,6 +131,7 @@ def read(data: Mapping[str, Any], report: Report, environ: Mapping[str, str]) ->
         budgets=tuple(_budget(table) for table in top.tables("budget")),
         webhook_env=_alerts(top.table("alerts")),
         ledger=None if where is None else report.file.parent / _tilde(where, environ),
+        journal_env=ledger.text("journal_env"),
         durability=cast(
             'Literal["process", "power"]', ledger.text("durability", choices=("process", "power")) or "process"
         ),

@@ -65,7 +65,10 @@ def budgeted(
 
     def layer(call: Call) -> Call:
         def flow(request: Request, trail: Trail) -> Flow:
-            rules = books.rules(own_budget(request))
+            try:
+                rules = books.rules(own_budget(request))
+            except LedgerError as error:
+                raise BudgetExceeded(f"Nothing was sent, because the budgets cannot be read: {error}") from error
             if not rules:
                 return (yield from call(request, trail))
             model = model_of(request)
