@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from tokenkit.layers.compressed import LLM, shortening
 from tokenkit.layers.recorded import transcript
 from tokenkit.options import Options
 from tokenkit.providers.base import Provider
-from tokenkit.receipts import Receipt, Trail
+from tokenkit.receipts import Receipt, Trail, new_id
 from tokenkit.types import Delta, Message, Prompt, Request, Response, messages_of
 
 if TYPE_CHECKING:
@@ -212,6 +213,27 @@ class Kit(Asking):
         request = Request(messages_of(text_or_messages), model=model, compress=wanted)
         flow = shortening(request, self.stages, self._abstracting)
         return drivers.drive(flow, self._world)
+
+    def rate(self, call: Receipt | Response | str, rating: float, comment: str | None = None) -> None:
+        """Say how good an answer was, from 0 to 1: what a policy learns from, and what-if is judged by.
+
+        ``call`` is a receipt, a response, or an id or its end. It is written to the journal, so it is never lost; a
+        second rating of the same call replaces the first. Raises UserError.
+        """
+        if isinstance(rating, bool) or not isinstance(rating, int | float) or not 0 <= rating <= 1:
+            raise UserError(f"A rating is a number from 0 (bad) to 1 (good), not {rating!r}.")
+        receipt = call.receipt if isinstance(call, Response) else call
+        if isinstance(receipt, str):
+            receipt = self.receipt(receipt)
+        if receipt is None:
+            raise UserError(f"There is no call {call!r} to rate.")
+        now = time.time_ns()
+        self.journal.write(
+            Receipt(
+                new_id(), now, 0.0, "ok", receipt.requested_model, receipt.model, receipt.provider,
+                operation="rating", parent=receipt.id, rating=float(rating), answer=comment, user=receipt.user,
+            )
+        )  # fmt: skip
 
     # Looking back. Frames come from pandas, which is only imported when asked for one.
 

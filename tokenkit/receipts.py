@@ -199,7 +199,7 @@ class Verdict:
 class Receipt:
     """One logical call, however many tries it took. Times are Unix nanoseconds; durations are seconds.
 
-    ``usage`` and ``cost_nanos`` are the sums over all attempts that were billed; ``cost`` is the same in USD.
+    ``usage`` and ``cost_nanos`` sum all attempts that were billed; ``rating`` is what a receipt of one says, 0 to 1.
     """
 
     id: str
@@ -230,6 +230,7 @@ class Receipt:
     answer: str | None = None
     prompt_sha256: str | None = None
     parent: str | None = None
+    rating: float | None = None
 
     @property
     def cost(self) -> Decimal | None:
@@ -250,7 +251,8 @@ class Receipt:
 
     def __repr__(self) -> str:
         u = self.usage or Usage()
-        counts = f"{_or_q(u.input_tokens)} in, {_or_q(u.output_tokens)} out"
+        counted, written = ("?" if n is None else f"{n:,}" for n in (u.input_tokens, u.output_tokens))
+        counts = f"{counted} in, {written} out"
         via = self.model or self.requested_model
         mark = "~" if u.source != "reported" else ""
         tries = f", {len(self.attempts)} attempts" if len(self.attempts) > 1 else ""
@@ -313,10 +315,6 @@ def new_id() -> str:
     noise = int.from_bytes(os.urandom(10), "big")
     value = (millis << 80) | (7 << 76) | ((noise >> 68) & 0xFFF) << 64 | (0b10 << 62) | (noise & (2**62 - 1))
     return f"{value:032x}"
-
-
-def _or_q(count: int | None) -> str:
-    return "?" if count is None else f"{count:,}"
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 ``chained`` is the list of receipts, each chained to the one before; ``files`` how the file is made and opened.
 """
 
-from tokenkit.journal.chained import GENESIS, Entry, Journal, append, written
+from tokenkit.journal.chained import CALLS, GENESIS, Entry, Journal, append, written
 from tokenkit.journal.files import APPLICATION_ID, MIGRATIONS, Durability, make_private
 
 __all__ = [
     "APPLICATION_ID",
+    "CALLS",
     "GENESIS",
     "MIGRATIONS",
     "Durability",

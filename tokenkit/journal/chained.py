@@ -25,6 +25,7 @@ GENESIS = bytes(32)
 """What the first row of a journal is chained to."""
 
 _HEAD = "SELECT seq, hash FROM receipts ORDER BY seq DESC LIMIT 1"
+CALLS = """replace(body, '"operation":"rating"', '') = body"""  # a rating is written like a receipt, and is none
 _INSERT = "INSERT INTO receipts (seq, id, started_at, body, prev, hash) VALUES (?, ?, ?, ?, ?, ?)"
 # The casts and defaults are for damaged files, whose rows may hold what the table's own types forbid.
 _ROWS = """SELECT seq, coalesce(CAST(id AS TEXT), ''), coalesce(CAST(started_at AS INTEGER), 0),
@@ -123,10 +124,10 @@ class Journal:
 
     def receipt(self, part: str = "") -> Receipt | None:
         """Return the latest receipt, or the latest whose id begins or ends with ``part``; None when there is none."""
-        wanted = "WHERE id LIKE ? OR id LIKE ?" if part else ""
+        wanted = "WHERE (id LIKE ? OR id LIKE ?) AND" if part else "WHERE"
         escaped = part.replace("%", "").replace("_", "")
         like = (f"{escaped}%", f"%{escaped}") if part else ()
-        rows = self._read(f"SELECT body FROM receipts {wanted} ORDER BY seq DESC LIMIT 1", like)  # noqa: S608 - ours
+        rows = self._read(f"SELECT body FROM receipts {wanted} {CALLS} ORDER BY seq DESC LIMIT 1", like)  # noqa: S608
         return Receipt.from_json(rows[0][0]) if rows else None
 
     def meta(self, key: str) -> str | int | bytes | None:

@@ -8,7 +8,7 @@ SELECT seq, id, started_at_ns, TRY(json_transform(body, '{
   "operation": "VARCHAR", "finish_reason": "VARCHAR", "cost_nanos": "BIGINT", "error_type": "VARCHAR",
   "error": "VARCHAR", "cached": "BOOLEAN", "streamed": "BOOLEAN", "user": "VARCHAR", "session": "VARCHAR",
   "endpoint_name": "VARCHAR", "prompt": "VARCHAR", "answer": "VARCHAR", "prompt_sha256": "VARCHAR",
-  "parent": "VARCHAR", "notes": ["VARCHAR"],
+  "parent": "VARCHAR", "notes": ["VARCHAR"], "rating": "DOUBLE",
   "usage": {"input_tokens": "BIGINT", "output_tokens": "BIGINT", "cache_read_input_tokens": "BIGINT",
     "cache_creation_input_tokens": "BIGINT", "reasoning_output_tokens": "BIGINT", "source": "VARCHAR"},
   "price": {"layer": "VARCHAR", "matched": "VARCHAR", "input": "BIGINT", "output": "BIGINT", "cache_read": "BIGINT",
@@ -16,7 +16,7 @@ SELECT seq, id, started_at_ns, TRY(json_transform(body, '{
     "data_hash": "VARCHAR", "at": "VARCHAR"},
   "plan": {"strategy": "VARCHAR", "max_output_tokens": "BIGINT", "seed": "BIGINT", "candidates": [{
     "model": "VARCHAR", "score": "DOUBLE", "propensity": "DOUBLE", "input_tokens": "JSON", "bound": "BIGINT",
-    "rejected": "VARCHAR"}]},
+    "rejected": "VARCHAR", "terms": "JSON"}]},
   "stages": [{"stage": "VARCHAR", "before": "BIGINT", "after": "BIGINT", "seconds": "DOUBLE", "lossless": "BOOLEAN",
     "exact": "BOOLEAN", "skipped": "VARCHAR"}],
   "verdicts": [{"policy": "VARCHAR", "outcome": "VARCHAR", "message": "VARCHAR"}],
@@ -48,7 +48,9 @@ WITH ordered AS (
   SELECT seq, r.plan AS plan, list_sort(list_transform(list_filter(r.plan.candidates, lambda c: c.model IS NOT NULL), lambda c, i: struct_pack(
     model := c.model, "rank" := i, score := c.score, propensity := coalesce(c.propensity, 0),
     tokens := TRY_CAST(c.input_tokens ->> '$[0]' AS BIGINT), exact := TRY_CAST(c.input_tokens ->> '$[1]' AS BOOLEAN),
-    encoding := c.input_tokens ->> '$[2]', bound := c.bound, rejected := c.rejected))) AS cs
+    encoding := c.input_tokens ->> '$[2]', bound := c.bound, rejected := c.rejected,
+    names := coalesce(json_extract_string(c.terms, '$[*][0]'), []),
+    terms := coalesce(TRY_CAST(json_extract(c.terms, '$[*][1]') AS DOUBLE[]), [])))) AS cs
   FROM staged WHERE r.plan IS NOT NULL
 )
 SELECT seq, plan.strategy AS strategy, plan.max_output_tokens AS max_output_tokens, plan.seed AS seed, cs,
@@ -67,7 +69,8 @@ INSERT INTO plans BY NAME
 SELECT seq, strategy, max_output_tokens, seed, candidate_set,
        list_transform(cs, lambda c: c."rank") AS ranks, list_transform(cs, lambda c: c.score) AS scores,
        list_transform(cs, lambda c: c.propensity) AS propensities, list_transform(cs, lambda c: c.tokens) AS input_tokens,
-       list_transform(cs, lambda c: c.bound) AS bounds, list_transform(cs, lambda c: c.rejected) AS rejected
+       list_transform(cs, lambda c: c.bound) AS bounds, list_transform(cs, lambda c: c.rejected) AS rejected,
+       list_transform(cs, lambda c: c.names) AS term_names, list_transform(cs, lambda c: c.terms) AS term_values
 FROM staged_plans WHERE models IS NOT NULL ORDER BY seq;
 
 INSERT INTO prices BY NAME
@@ -120,7 +123,13 @@ SELECT seq, id, since_epoch(started_at_ns) AS started_at, started_at_ns, r.secon
        coalesce(len(r.attempts), 0) AS tries, r.error_type, r.error, coalesce(r.cached, false) AS cached,
        coalesce(r.streamed, false) AS streamed, r.user, r.session, r.endpoint_name, r.parent,
        staged_plans.candidate_set, staged_plans.candidate_mask, r.prompt, r.answer, r.prompt_sha256, r.notes
-FROM staged LEFT JOIN staged_plans USING (seq) ORDER BY seq;
+FROM staged LEFT JOIN staged_plans USING (seq) WHERE r.operation IS DISTINCT FROM 'rating' ORDER BY seq;
+
+-- A rating is written to the journal like a call, so that it is durable, chained, and copied once; here it is none.
+INSERT INTO ratings BY NAME
+SELECT seq, r.parent AS id, least(greatest(r.rating, 0), 1) AS rating, r.answer AS comment,
+       since_epoch(started_at_ns) AS rated_at
+FROM staged WHERE r.operation = 'rating' AND r.parent IS NOT NULL AND r.rating IS NOT NULL ORDER BY seq;
 
 DROP TABLE staged;
 DROP TABLE staged_plans;

@@ -152,14 +152,36 @@ CREATE TABLE prices (             -- each price ever charged, once
   data_hash      VARCHAR
 );
 
+-- @version 2
+
+CREATE TABLE ratings (            -- one row a rating; a call rated again has several, and the last counts
+  seq      BIGINT NOT NULL,       -- when it was written, in the order of calls.seq
+  id       VARCHAR NOT NULL,      -- calls.id
+  rating   DOUBLE NOT NULL,       -- 0 bad to 1 good
+  comment  VARCHAR,
+  rated_at TIMESTAMPTZ NOT NULL
+);
+
+ALTER TABLE plans ADD COLUMN term_names VARCHAR[][];   -- a score is the sum of its terms: their names, by model
+ALTER TABLE plans ADD COLUMN term_values DOUBLE[][];   -- and their values; NULL: planned before this was kept
+
+ALTER TABLE calls ADD COLUMN imported VARCHAR;         -- where it was logged, if not here: litellm, otel, csv, synthetic …
+
 -- @views
 
 CREATE OR REPLACE VIEW candidates AS -- one row a considered model, best first within a call
 SELECT seq, unnest(ranks) AS position, unnest(models) AS model, unnest(scores) AS score,
        unnest(propensities) AS propensity, unnest(input_tokens) AS input_tokens,
-       unnest(bounds) / 1e9 AS bound_usd, unnest(rejected) AS rejected
+       unnest(bounds) / 1e9 AS bound_usd, unnest(rejected) AS rejected,
+       unnest(coalesce(plans.term_names, list_transform(ranks, lambda r: NULL))) AS term_names,
+       unnest(coalesce(plans.term_values, list_transform(ranks, lambda r: NULL))) AS term_values
 FROM plans JOIN candidate_sets USING (candidate_set)
 ORDER BY seq, position;
+
+CREATE OR REPLACE VIEW rated_calls AS -- calls with the last rating each was given
+SELECT calls.*, r.rating, r.comment, r.rated_at
+FROM calls JOIN (SELECT id, arg_max(rating, seq) AS rating, arg_max_null(comment, seq) AS comment,
+                        max(rated_at) AS rated_at FROM ratings GROUP BY id) r USING (id);
 
 CREATE OR REPLACE VIEW spend_daily AS -- days are local
 SELECT CAST(started_at AS DATE) AS day, provider, model, count(*) AS calls,

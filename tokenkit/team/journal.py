@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from tokenkit.errors import LedgerError
-from tokenkit.journal import GENESIS, Entry, written
+from tokenkit.journal import CALLS, GENESIS, Entry, written
 from tokenkit.receipts import Receipt
 from tokenkit.team.lines import Lines
 from tokenkit.team.server import Server
@@ -96,10 +96,10 @@ class TeamJournal:
 
     def receipt(self, part: str = "") -> Receipt | None:
         """Return the latest receipt, or the latest whose id begins or ends with ``part``; None when there is none."""
-        wanted = "WHERE id ILIKE ? OR id ILIKE ?" if part else ""
+        wanted = "WHERE (id ILIKE ? OR id ILIKE ?) AND" if part else "WHERE"
         plain = "".join(letter for letter in part if letter not in "%_\\")
         like = (f"{plain}%", f"%{plain}") if part else ()
-        found = self.ask(f"SELECT body FROM receipts {wanted} ORDER BY seq DESC LIMIT 1", like)  # noqa: S608 - ours
+        found = self.ask(f"SELECT body FROM receipts {wanted} {CALLS} ORDER BY seq DESC LIMIT 1", like)  # noqa: S608
         return Receipt.from_json(found[0][0]) if found else None
 
     def meta(self, key: str) -> str | int | bytes | None:
