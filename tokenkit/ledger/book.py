@@ -9,23 +9,27 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenkit.errors import LedgerError, UserError, did_you_mean
 from tokenkit.journal import Journal
-from tokenkit.ledger import chain, copying, files
+from tokenkit.ledger import chain, copying, files, imports, life
 from tokenkit.ledger.files import Busy, Unavailable
+from tokenkit.ledger.imports import Imported
+from tokenkit.ledger.life import Retained
 from tokenkit.ledger.questions import Damaged, Parameters, ask, why
 
 if TYPE_CHECKING:
     import duckdb
     import pandas
+
+T = TypeVar("T")
 
 FIRST = (
     "started_at", "model", "provider", "status", "input_tokens", "output_tokens", "cost_usd", "seconds",
@@ -138,24 +142,77 @@ class Ledger:
             known.append((mark.seq, mark.hash))
         return chain.verify(self.journal, known)
 
-    def export(self, path: str | os.PathLike[str]) -> Path:
-        """Write the table of calls, oldest first, to a ``.parquet``, ``.csv`` or ``.jsonl`` file (0600); name it."""
+    def export(self, path: str | os.PathLike[str], *, form: str | None = None) -> Path:
+        """Write the table of calls, oldest first, to a ``.parquet``, ``.csv`` or ``.jsonl`` file (0600); name it.
+
+        A path without an ending is a folder, and gets Parquet files by month. ``form="otel"`` writes OpenTelemetry
+        spans (OTLP/JSON, one object a line).
+        """
         import duckdb  # here, because importing tokenkit must not import it
 
         target = Path(path).expanduser().absolute()
-        form = FORMATS.get(target.suffix.lower())
-        if form is None:
-            raise UserError(f"Cannot export to {target.name!r}: name a file that ends in {', '.join(FORMATS)}.")
+        copied = FORMATS.get(target.suffix.lower())
+        if form not in (None, "otel") or (copied is None and target.suffix and form is None):
+            raise UserError(
+                f"Cannot export to {target.name!r}: name a file that ends in {', '.join(FORMATS)}, or a folder."
+            )
         try:
             # In a folder that is only ours, because DuckDB makes files with the umask's mode.
             with self._opened() as connection, TemporaryDirectory(dir=target.parent, prefix=".tokenkit-") as folder:
                 draft = Path(folder, target.name)
-                files.save(connection, "SELECT * FROM calls ORDER BY seq", draft, form)
+                if form == "otel":
+                    life.as_spans(connection, draft)
+                elif copied is None:
+                    life.by_month(connection, target)
+                    return target
+                else:
+                    files.save(connection, "SELECT * FROM calls ORDER BY seq", draft, copied)
                 draft.chmod(0o600)
                 draft.replace(target)
         except (duckdb.Error, OSError) as error:
             raise LedgerError(f"Cannot export the ledger to {target}: {why(error)}") from error
         return target
+
+    def import_(
+        self, source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], form: str | None = None
+    ) -> Imported:
+        """Take in calls that were logged elsewhere: a file (JSON, JSON lines, CSV), or rows.
+
+        ``form`` is ``litellm`` (its spend logs), ``otel`` (OpenTelemetry GenAI spans), or ``table`` (our own column
+        names); without it, it is guessed. Rows are known by their id; the faults of those left out are in the result.
+        """
+        rows, faults = imports.read(Path(source) if isinstance(source, str | os.PathLike) else source, form)
+        new = self._changed(lambda connection: life.take_in(connection, rows), "take in calls")
+        return Imported(new, len({row["id"] for row in rows}) - new, tuple(faults))
+
+    def retain(self, days: float, *, texts_only: bool = False) -> Retained:
+        """Drop from the ledger what is older than ``days``, or only its prompts and answers.
+
+        The journal keeps its rows: they are chained, and prove what was. A ledger made anew from it has them again.
+        """
+        if not days >= 0:
+            raise UserError(f"days must be at least 0, not {days!r}.")
+        before = datetime.now(UTC) - timedelta(days=days)
+        self.ingest()  # so that nothing old comes in afterwards
+        return self._changed(lambda connection: life.retain(connection, before, texts_only=texts_only), "drop calls")
+
+    def compact(self) -> int:
+        """Give the disk back what dropped rows took, and return how many bytes; other kernels wait meanwhile."""
+        before = self.path.stat().st_size if self.path.exists() else 0
+        with files.taking_turns(self.path, exclusive=True, patience=self.patience):
+            files.rewritten(self.path)
+        return before - self.path.stat().st_size
+
+    def _changed(self, change: Callable[[duckdb.DuckDBPyConnection], T], what: str) -> T:
+        import duckdb  # as in export
+
+        try:
+            with files.writing(self.path, self.patience, turn=self.path) as connection:
+                return change(connection)
+        except Unavailable as error:
+            raise LedgerError(f"Cannot {what} now: {error}") from error
+        except (duckdb.Error, OSError) as error:
+            raise LedgerError(f"Cannot {what} in {self.path}: {why(error)}") from error
 
     def ingest(self) -> int:
         """Copy waiting rows from the journal into the file; return how many. Whoever asks does this by itself.

@@ -141,6 +141,23 @@ def _make(path: Path) -> None:
     draft.rename(path)
 
 
+def rewritten(path: Path) -> None:
+    """Copy a ledger into a new file and put that in its place, which is how DuckDB gives space back."""
+    if not path.exists():
+        return
+    draft = path.with_name(f"{path.name}.new")
+    for stale in (draft, Path(f"{draft}.wal")):
+        stale.unlink(missing_ok=True)
+    with _attached(path, "") as connection:
+        _version(connection, path)
+        connection.execute(f"ATTACH {quoted(draft)} AS anew (STORAGE_VERSION {STORAGE!r})")
+        connection.execute("COPY FROM DATABASE ledger TO anew")
+        connection.execute("DETACH anew")
+        connection.execute("CHECKPOINT ledger")
+    draft.chmod(0o600)
+    draft.rename(path)
+
+
 def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     """Return the attached ledger's version, once it is certain that it is one, and whole."""
     there = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
