@@ -24,6 +24,7 @@ from tokenkit.layers.recorded import transcript
 from tokenkit.options import Options
 from tokenkit.providers.base import Provider
 from tokenkit.receipts import Receipt, Trail, new_id
+from tokenkit.route import Policy
 from tokenkit.types import Delta, Message, Prompt, Request, Response, messages_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import pandas
 
     from tokenkit.analysis.reconciling import Reconciled
+    from tokenkit.analysis.replay import Replay
     from tokenkit.analysis.repricing import Prices, Repriced
     from tokenkit.analysis.totals import Summary
 
@@ -257,6 +259,24 @@ class Kit(Asking):
         from tokenkit.analysis.repricing import reprice
 
         return reprice(self.ledger, self.catalog, at=at, prices=prices, since=since)
+
+    def replay(
+        self,
+        *,
+        weights: Mapping[str, float] | None = None,
+        policy: Policy | None = None,
+        models: Sequence[str] | None = None,
+        since: Since = None,
+    ) -> Replay:
+        """Replay another policy over the log: choices and list prices exactly, outcomes estimated with an interval.
+
+        ``weights`` are by model id or name, ``policy`` is this kit's without one, ``models`` the only ones it may take.
+        Raises UserError for a policy whose choice depends on more than the log holds, such as latency.
+        """
+        from tokenkit.analysis.replay import replay
+
+        chosen = policy or self.policy
+        return replay(self.ledger, self.catalog, chosen, weights=weights, models=models, since=since)
 
     def compare_prices(self) -> pandas.DataFrame:
         """Return where this kit's prices and the published ones disagree, in USD per million tokens."""
