@@ -69,6 +69,22 @@ class Kit(Asking):
             environ={},
         )
 
+    @classmethod
+    def synthetic(cls, calls: int = 100_000, *, seed: int = 0, home: str | Path | None = None) -> Kit:
+        """Return an offline kit with a history that never happened, to try analysis and what-if on.
+
+        Its calls, models and ratings are synthetic and say so; new calls are answered by the simulated provider. A
+        ``home`` that has a history, such as one that ``tokenkit demo --history`` made, is opened as it is.
+        """
+        from tokenkit.ledger.synthetic import models, write_history
+        from tokenkit.providers import simulated
+
+        folder = Path(home) if home is not None else temporary_home()
+        if not (folder / "ledger.duckdb").exists():
+            write_history(folder, calls, seed=seed)
+        provider = simulated.provider(seed=seed, name="synthetic", pace=0)
+        return cls(home=folder, providers=[provider], models=models(), environ={})
+
     # Asking more than once.
 
     def adversarial(

@@ -51,6 +51,11 @@ def _parser() -> Parser:
     demo = command("demo", _demo, "run the quickstart notebook headless and write an HTML report")
     demo.add_argument("--configured", action="store_true", help="use your own providers instead of the simulated one")
     demo.add_argument("--out", type=Path, default=Path("tokenkit-report.html"), help="where the report goes")
+    demo.add_argument(
+        "--history", default=None, metavar="CALLS", help="instead, write a synthetic log of so many calls"
+    )
+    demo.add_argument("--home", type=Path, default=Path("tokenkit-history"), help="the folder that log goes to")
+    demo.add_argument("--seed", type=int, default=0, help="another seed, another history")
     command("lab", _lab, "open the quickstart notebook in JupyterLab")
     prompt = command("prompt", _prompt, "ask once; the answer goes to stdout, the receipt to stderr")
     prompt.add_argument("text", nargs="?", help="the prompt; without it, stdin is read")
@@ -101,6 +106,8 @@ def _parser() -> Parser:
 
 
 def _demo(said: argparse.Namespace) -> int:
+    if said.history is not None:
+        return _history(said)
     from tokenkit import report
     from tokenkit.kit import Kit
 
@@ -116,6 +123,20 @@ def _demo(said: argparse.Namespace) -> int:
             print(kit.ledger.spend(by="model").to_string(index=False))
             said.out.write_text(report.page(notebook, kit, "tokenkit quickstart"), encoding="utf-8")
     print(f"\nThe whole run is in {said.out}: open it in a browser. It needs no network.")
+    return 0
+
+
+def _history(said: argparse.Namespace) -> int:
+    from tokenkit.ledger.synthetic import write_history
+
+    try:
+        calls = float(said.history)
+    except ValueError:
+        raise UserError(f"--history needs a number of calls, such as 1e6, not {said.history!r}.") from None
+    if calls != int(calls):
+        raise UserError(f"--history needs a whole number of calls, not {said.history}.")
+    print(write_history(said.home.absolute(), int(calls), seed=said.seed))
+    print(f"Open it with: tokenkit.Kit.synthetic(home={str(said.home)!r})")
     return 0
 
 

@@ -96,6 +96,10 @@ def vectors() -> tuple[Model, ...]:
     return (Model(NAME, "lexicon", 1.0, price, 8_192, capabilities=frozenset({"embed"})),)
 
 
+STAND_INS = {"large": "sage", "medium": "steady", "small": "swift"}
+"""Who answers for the models of a synthetic history."""
+
+
 def provider(seed: int = 0, *, name: str = NAME, pace: float = 1.0, faults: Faults = ()) -> Provider:
     """Return the simulated provider. ``pace`` scales every wait (0 is instant); equal seeds give equal answers."""
     world = Simulation(seed, pace, faults)
@@ -121,7 +125,7 @@ class Simulation:
         name = str(body.get("model"))
         if wire.url.endswith("/embeddings"):
             return self._vectors(name, body["input"], body.get("dimensions") or 256)
-        one = CHARACTERS.get(name)
+        one = CHARACTERS.get(STAND_INS.get(name, name))
         if one is None:
             return self._error(
                 404, "model_not_found", f"The model {name!r} does not exist; simulated are {', '.join(CHARACTERS)}."
