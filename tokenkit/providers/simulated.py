@@ -125,7 +125,8 @@ class Simulation:
         name = str(body.get("model"))
         if wire.url.endswith("/embeddings"):
             return self._vectors(name, body["input"], body.get("dimensions") or 256)
-        one = CHARACTERS.get(STAND_INS.get(name, name))
+        name = STAND_INS.get(name, name)
+        one = CHARACTERS.get(name)
         if one is None:
             return self._error(
                 404, "model_not_found", f"The model {name!r} does not exist; simulated are {', '.join(CHARACTERS)}."
