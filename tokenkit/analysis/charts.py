@@ -9,6 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from tokenkit._html import Table
 from tokenkit.analysis import frames
+from tokenkit.analysis.drawings import (
+    burn_down,
+    cache,
+    compression,
+    counts,
+    escalations,
+    failures,
+    latency,
+    prompts,
+    rounds,
+)
 from tokenkit.analysis.frames import Bucket, Group, Spend
 from tokenkit.analysis.picture import Chart
 from tokenkit.analysis.theme import colours
@@ -16,6 +27,10 @@ from tokenkit.money import NANOS_PER_USD, show_usd
 
 if TYPE_CHECKING:
     from tokenkit.kit import Kit
+
+__all__ = [
+    "burn_down", "cache", "compression", "counts", "escalations", "failures", "latency", "prompts", "rounds", "spend",
+]  # fmt: skip
 
 WIDTH = 620
 LEAST_BUCKETS = 12  # the time axis is at least this many buckets wide, so that a single call is a bar and not a wall

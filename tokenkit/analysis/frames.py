@@ -7,9 +7,25 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from tokenkit._html import visible
+from tokenkit.analysis.answers import (
+    cache,
+    compression,
+    counts,
+    daily,
+    escalations,
+    failures,
+    latency,
+    prompts,
+    rounds,
+)
 from tokenkit.errors import UserError, did_you_mean
 from tokenkit.ledger.book import BY, Ledger, since_clause
 from tokenkit.money import Nanos
+
+__all__ = [
+    "Bucket", "Group", "Spend", "cache", "compression", "counts", "daily", "escalations", "failures", "latency",
+    "prompts", "rounds", "spend",
+]  # fmt: skip
 
 MOST_GROUPS = 8
 LONGEST_LABEL = 36

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import copyfile
 
-from tokenkit.cli import budgets, vaults
+from tokenkit.cli import budgets, ledgers, vaults
 from tokenkit.cli.parts import Parser, Run, group, kit_of
 from tokenkit.errors import TokenkitError, UserError
 
@@ -83,24 +83,7 @@ def _parser() -> Parser:
     provider["add"].add_argument("name", help="openai, anthropic, google …")
     vaults.commands_of(commands)
     budgets.commands_of(commands)
-    ledger = group(
-        commands,
-        "ledger",
-        "the log of every call",
-        {
-            "verify": (_verify, "check that no receipt was changed"),
-            "export": (_export, "write Parquet, CSV or JSONL, or a folder of Parquet by month"),
-            "import": (_import, "take in what LiteLLM, OpenTelemetry or a table has logged"),
-            "retain": (_retain, "drop what is older"),
-            "compact": (_compact, "give back the disk that dropped calls took"),
-        },
-    )
-    ledger["export"].add_argument("path", type=Path)
-    ledger["export"].add_argument("--otel", action="store_true", help="as OpenTelemetry spans (OTLP/JSON)")
-    ledger["import"].add_argument("path", type=Path)
-    ledger["import"].add_argument("--format", dest="form", default=None, help="litellm, otel or table; guessed without")
-    ledger["retain"].add_argument("days", type=float, help="how many days to keep")
-    ledger["retain"].add_argument("--texts", action="store_true", help="drop only prompts and answers")
+    ledgers.commands_of(commands)
     command("validate", _validate, "check tokenkit.toml and say everything that is wrong with it")
     return parser
 
@@ -197,43 +180,6 @@ def _health(said: argparse.Namespace) -> int:
         for one in found:
             print(one)
         return 0 if all(found) else 1
-
-
-def _verify(said: argparse.Namespace) -> int:
-    with kit_of(said) as kit:
-        verdict = kit.ledger.verify()
-        print(verdict)
-        return 0 if verdict else 1
-
-
-def _export(said: argparse.Namespace) -> int:
-    with kit_of(said) as kit:
-        kit.ledger.export(said.path, form="otel" if said.otel else None)
-    print(f"wrote {said.path}")
-    return 0
-
-
-def _import(said: argparse.Namespace) -> int:
-    with kit_of(said) as kit:
-        done = kit.ledger.import_(said.path, said.form)
-    print(f"took in {done.rows:,} calls; {done.known:,} were there already")
-    for fault in done.faults[:20]:
-        print(fault, file=sys.stderr)
-    if done.faults:
-        print(f"{len(done.faults):,} rows were left out", file=sys.stderr)
-    return 1 if done.faults else 0
-
-
-def _retain(said: argparse.Namespace) -> int:
-    with kit_of(said) as kit:
-        print(kit.ledger.retain(said.days, texts_only=said.texts))
-    return 0
-
-
-def _compact(said: argparse.Namespace) -> int:
-    with kit_of(said) as kit:
-        print(f"{kit.ledger.compact():,} bytes given back")
-    return 0
 
 
 def _validate(said: argparse.Namespace) -> int:

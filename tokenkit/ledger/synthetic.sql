@@ -38,6 +38,12 @@ FROM made;
 INSERT INTO candidate_sets BY NAME
 SELECT 20261121 AS candidate_set, ['synthetic/large', 'synthetic/medium', 'synthetic/small'] AS models;
 
+INSERT INTO prices BY NAME
+SELECT 20261120 + n AS price, 'synthetic' AS layer, m AS matched, i::BIGINT * 1000000 AS input, o::BIGINT * 1000000 AS output,
+  i::BIGINT * 100000 AS cache_read, 0 AS request_nanos, 0 AS tier, 'synthetic' AS version
+FROM (VALUES (1, 'synthetic/large', 3000, 15000), (2, 'synthetic/medium', 400, 1600), (3, 'synthetic/small', 100, 400))
+  t(n, m, i, o);
+
 INSERT INTO plans BY NAME
 SELECT seq, 'score' AS strategy, 20261121 AS candidate_set,
   CASE pick WHEN 1 THEN [1, 2, 3] WHEN 2 THEN [2, 1, 3] ELSE [2, 3, 1] END AS ranks,
@@ -63,7 +69,7 @@ SELECT seq, CASE WHEN escalated THEN 2 ELSE 1 END AS position, model, 'synthetic
   CASE WHEN NOT failed THEN answer END AS output_tokens, CASE WHEN NOT failed THEN cached END AS cache_read_input_tokens,
   CASE WHEN NOT failed THEN 'reported' END AS usage_source,
   CAST(size * (0.97 + 0.06 * chance(seq, 13)) AS BIGINT) AS counted_input_tokens, false AS count_exact,
-  'o200k_base' AS count_encoding,
+  'o200k_base' AS count_encoding, CASE WHEN NOT failed THEN 20261120 + final END AS price,
   CASE WHEN failed THEN 0 ELSE (size - cached) * rate_in + cached * rate_in // 10 + answer * rate_out END AS cost_nanos
 FROM costed ORDER BY seq;
 
@@ -85,7 +91,7 @@ SELECT seq, printf('synthetic-%012d', seq) AS id, make_timestamp(began * 1000000
   CASE WHEN chance(seq, 14) < 0.15 AND size > 400 THEN CAST(size * 0.8 AS BIGINT) END AS saved_tokens,
   CASE WHEN failed THEN 0 ELSE (size - cached) * rate_in + cached * rate_in // 10 + answer * rate_out END AS cost_nanos,
   CASE WHEN escalated THEN 2 ELSE 1 END AS tries, CASE WHEN failed THEN 'server_error' END AS error_type,
-  false AS cached, chance(seq, 15) < 0.6 AS streamed, printf('user-%02d', who) AS "user",
+  CASE WHEN NOT failed THEN 20261120 + final END AS price, false AS cached, chance(seq, 15) < 0.6 AS streamed, printf('user-%02d', who) AS "user",
   printf('session-%d', seq // 7) AS "session", printf('part-%d', part) AS endpoint_name, 20261121 AS candidate_set,
   CAST(CASE WHEN long THEN 3 ELSE 7 END AS UBIGINT) AS candidate_mask, 'synthetic' AS imported
 FROM costed ORDER BY seq;

@@ -1,0 +1,282 @@
+"""The other charts: each one question, one picture, and a title that is the answer in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from tokenkit._html import visible
+from tokenkit.analysis import answers
+from tokenkit.analysis.picture import Chart
+from tokenkit.analysis.tables import table
+from tokenkit.analysis.theme import OTHERS, PALETTE
+from tokenkit.errors import UserError
+from tokenkit.standing import Standing
+
+if TYPE_CHECKING:
+    import pandas
+
+WIDTH = 560
+LABEL = 44
+
+
+def latency(source: Any, since: Any = None) -> Chart:
+    """Draw cost against latency: a point a model, its median seconds and mean USD a call, as large as it was used."""
+    frame = answers.latency(source, since)
+    known = frame.dropna(subset=["p50_seconds", "mean_usd"])
+    if known.empty:
+        return _nothing("No successful calls with a known cost yet", frame)
+    fast, cheap = known.loc[known["p50_seconds"].idxmin()], known.loc[known["mean_usd"].idxmin()]
+    if fast["model"] == cheap["model"]:
+        each = f"{fast['p50_seconds']:.2g} s, {_usd(fast['mean_usd'])} a call"
+        title = f"{_name(fast['model'])} is the fastest and the cheapest: {each}"
+    else:
+        title = (
+            f"{_name(fast['model'])} is the fastest ({fast['p50_seconds']:.2g} s), "
+            f"{_name(cheap['model'])} the cheapest ({_usd(cheap['mean_usd'])} a call)"
+        )
+    alt = _altair()
+    base = _chart(known, ["model"]).encode(
+        x=alt.X("p50_seconds:Q", axis=alt.Axis(title="median seconds", tickCount=5)),
+        y=alt.Y("mean_usd:Q", axis=alt.Axis(title="USD a call", tickCount=5, format=",~r")),
+    )
+    points = base.mark_circle(opacity=0.85, color=PALETTE[0]).encode(
+        size=alt.Size("tries:Q", legend=None, scale=alt.Scale(range=[80, 500])), tooltip=_tooltip(known)
+    )
+    words = base.mark_text(align="left", dx=12, color=OTHERS).encode(text="model:N")
+    return _finished(alt.layer(points, words), title, frame, height=260)
+
+
+def compression(source: Any, since: Any = None) -> Chart:
+    """Draw how compression ratios are spread, stage by stage: runs by the share of tokens they kept."""
+    frame = answers.compression(source, since)
+    if frame.empty:
+        return _nothing("Nothing was compressed yet", frame)
+    saved = frame.groupby("stage")["saved_tokens"].sum().sort_values(ascending=False)
+    title = (
+        f"{_name(saved.index[0])} saved the most: {int(saved.iloc[0]):,} tokens in {_runs(frame, saved.index[0])} runs"
+    )
+    alt = _altair()
+    drawn = (
+        _chart(frame.assign(kept_to=frame["kept_from"] + 0.05), ["stage"])
+        .mark_bar(color=PALETTE[0])
+        .encode(
+            x=alt.X(
+                "kept_from:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(title="share of tokens kept", format="%")
+            ),
+            x2="kept_to:Q",
+            y=alt.Y("runs:Q", axis=alt.Axis(title="runs", tickCount=3)),
+            row=alt.Row("stage:N", header=alt.Header(title=None, labelAngle=0, labelAlign="left", labelLimit=140)),
+            tooltip=_tooltip(frame),
+        )
+    )
+    return _finished(drawn, title, frame, height=70)
+
+
+def cache(source: Any, since: Any = None) -> Chart:
+    """Draw what providers' prompt caches saved, by model, in USD."""
+    frame = answers.cache(source, since)
+    if frame.empty:
+        return _nothing("No prompt was read from a provider's cache yet", frame)
+    saved = frame["saved_usd"].dropna().sum()
+    share = frame["read_tokens"].sum() / max(frame["input_tokens"].sum(), 1)
+    what = (
+        f"Caches saved {_usd(saved)}" if saved else f"Caches were read for {int(frame['read_tokens'].sum()):,} tokens"
+    )
+    title = f"{what}: {share:.0%} of these calls' input came from them"
+    column = "saved_usd" if saved else "read_tokens"
+    return _bars(frame, "model", column, title, "USD saved" if saved else "tokens read")
+
+
+def counts(source: Any, since: Any = None) -> Chart:
+    """Draw our count of prompts against the billed one, by model: median, and the range of nine in ten."""
+    frame = answers.counts(source, since)
+    if frame.empty:
+        return _nothing("No provider has reported what it counted yet", frame)
+    worst = frame.loc[(frame["middle"] - 1).abs().idxmax()]
+    off = worst["middle"] - 1
+    title = (
+        "Counts agree with what was billed"
+        if abs(off) < 0.005
+        else f"Counts for {_name(worst['model'])} are {abs(off):.1%} {'above' if off > 0 else 'below'} what was billed"
+    )
+    alt = _altair()
+    x = alt.Axis(title="counted / billed", format="%", tickCount=5)
+    base = _chart(frame, ["model"]).encode(y=alt.Y("model:N", sort="-x", axis=alt.Axis(labelLimit=260)))
+    lines = base.mark_rule(color=OTHERS, strokeWidth=3).encode(
+        x=alt.X("low:Q", axis=x, scale=alt.Scale(zero=False)), x2="high:Q"
+    )
+    points = base.mark_circle(size=90, color=PALETTE[0], opacity=1).encode(x="middle:Q", tooltip=_tooltip(frame))
+    return _finished(alt.layer(lines, points), title, frame, height=34 * len(frame) + 10)
+
+
+def escalations(source: Any, since: Any = None) -> Chart:
+    """Draw the paths of calls that needed more than one try."""
+    frame = answers.escalations(source, since)
+    if frame.empty:
+        return _nothing("Every call needed a single try", frame)
+    calls, answered = int(frame["calls"].sum()), int(frame["answered"].sum())
+    title = f"{calls:,} calls needed another try, and {answered / calls:.0%} of them were answered"
+    return _bars(frame, "path", "calls", title, "calls")
+
+
+def failures(source: Any, since: Any = None) -> Chart:
+    """Draw failed tries by model and kind of error."""
+    frame = answers.failures(source, since)
+    if frame.empty:
+        return _nothing("No try has failed", frame)
+    top = frame.iloc[0]
+    how = f"{int(top['tries']):,} times with {_name(top['error_type'])} ({top['share']:.1%} of its tries)"
+    title = f"{_name(top['model'])} failed most: {how}"
+    shown = frame.assign(what=[f"{m}: {e}" for m, e in zip(frame["model"], frame["error_type"], strict=True)])
+    return _bars(shown, "what", "tries", title, "failed tries", table_of=frame)
+
+
+def prompts(source: Any, since: Any = None, *, top: int = 15) -> Chart:
+    """Draw the prompts that cost the most, equal ones together."""
+    frame = answers.prompts(source, since, top=top)
+    if frame.empty:
+        return _nothing("No prompt has cost anything yet", frame)
+    first = frame.iloc[0]
+    calls = "one call" if first["calls"] == 1 else f"{int(first['calls']):,} calls"
+    title = f"The dearest prompt cost {_usd(first['usd'])} in {calls}"
+    return _bars(frame, "prompt", "usd", title, "USD")
+
+
+def rounds(source: Any, since: Any = None) -> Chart:
+    """Draw the cost of adversarial runs by phase, the latest runs on top."""
+    frame = answers.rounds(source, since)
+    if frame.empty:
+        return _nothing("No models have argued yet", frame)
+    phases = frame.groupby("phase")["usd"].sum()
+    title = f"Arguments cost {_usd(frame['usd'].sum())} so far, {_usd(phases.get('critique', 0.0))} of it for critique"
+    alt = _altair()
+    runs = list(dict.fromkeys(frame["run"]))[:12]
+    kept = frame[frame["run"].isin(runs)].assign(run=[str(run)[-8:] for run in frame["run"] if run in runs])
+    drawn = (
+        _chart(kept.drop(columns="started_at"), ["run", "phase"])
+        .mark_bar()
+        .encode(
+            x=alt.X("sum(usd):Q", axis=alt.Axis(title="USD", format=",~r", tickCount=5)),
+            y=alt.Y("run:N", sort=None, axis=alt.Axis(title="run")),
+            color=alt.Color("phase:N", scale=alt.Scale(domain=["plan", "critique", "refine"], range=list(PALETTE[:3]))),
+            order=alt.Order("round:Q"),
+        )
+    )
+    return _finished(drawn, title, frame, height=28 * len(runs) + 20)
+
+
+def burn_down(source: Any, standing: Standing | None = None, *, now: datetime | None = None) -> Chart:
+    """Draw a budget in USD over its period: what was spent day by day, the limit, and where it leads at this pace.
+
+    ``standing`` is one of ``kit.budgets.status()``; by default the first in USD whose period has an end.
+    """
+    if standing is None:
+        known = source.budgets.status() if hasattr(source, "budgets") else ()
+        standing = next((one for one in known if one.budget.unit == "usd" and one.period.end is not None), None)
+    if standing is None or standing.period.start is None or standing.period.end is None:
+        raise UserError("There is no budget in USD with a period to draw: set one by hour, day or month.")
+    start, end = (datetime.fromtimestamp(at / 10**9, UTC) for at in (standing.period.start, standing.period.end))
+    moment = min(max(now or datetime.now(UTC), start), end)
+    limit, spent = standing.budget.amount / 10**9, standing.spent / 10**9
+    passed = (moment - start) / (end - start)
+    forecast = spent / passed if passed > 0 else spent
+    import pandas  # heavy: only where a frame is made
+
+    frame = pandas.DataFrame({
+        "at": [start.isoformat(), moment.isoformat(), end.isoformat()],
+        "usd": [0.0, spent, forecast], "what": ["spent", "spent", "forecast"],
+    })  # fmt: skip
+    if forecast <= limit:
+        title = f"{_name(standing.account)}: at this pace {_usd(forecast)} of {_usd(limit)} will be spent"
+    else:
+        out = start + (end - start) * min(limit / forecast, 1.0)
+        title = f"{_name(standing.account)}: at this pace {_usd(limit)} is spent by {out:%Y-%m-%d %H:%M} UTC"
+    alt = _altair()
+    x = alt.X("at:T", axis=alt.Axis(tickCount=6))
+    y = alt.Y("usd:Q", axis=alt.Axis(title="USD", format=",~r", tickCount=5))
+    solid = _chart(frame.iloc[:2], []).mark_line(color=PALETTE[0], strokeWidth=3).encode(x=x, y=y)
+    dashed = _chart(frame.iloc[1:], []).mark_line(color=PALETTE[0], strokeDash=[6, 4]).encode(x=x, y=y)
+    bound = _chart(pandas.DataFrame({"usd": [limit]}), []).mark_rule(color=PALETTE[1], strokeWidth=2).encode(y="usd:Q")
+    return _finished(alt.layer(solid, dashed, bound), title, frame, height=220)
+
+
+# What they share.
+
+
+def _bars(
+    frame: pandas.DataFrame, name: str, value: str, title: str, unit: str, table_of: pandas.DataFrame | None = None
+) -> Chart:
+    alt = _altair()
+    shown = frame.head(15)
+    drawn = (
+        _chart(shown, [name])
+        .mark_bar(color=PALETTE[0], height=14)
+        .encode(
+            x=alt.X(f"{value}:Q", axis=alt.Axis(title=unit, tickCount=5, format=",~r")),
+            y=alt.Y(f"{name}:N", sort=None, axis=alt.Axis(labelLimit=300)),
+            tooltip=_tooltip(shown),
+        )
+    )
+    return _finished(drawn, title, frame if table_of is None else table_of, height=26 * len(shown) + 10)
+
+
+def _chart(frame: pandas.DataFrame, names: Sequence[str]) -> Any:
+    """Return a chart of a frame's rows, its names made safe and short: they are drawn as text."""
+    alt = _altair()
+    rows = frame.to_dict("records")
+    for row in rows:
+        for key, value in row.items():
+            if key in names:
+                row[key] = _name(value)
+            elif hasattr(value, "isoformat"):
+                row[key] = value.isoformat()
+            elif value != value:  # not a number is no JSON
+                row[key] = None
+    return alt.Chart(alt.Data(values=rows))
+
+
+def _tooltip(frame: pandas.DataFrame) -> list[Any]:
+    alt = _altair()
+    return [
+        alt.Tooltip(f"{name}:{'Q' if frame[name].dtype.kind in 'iuf' else 'N'}", title=name.replace("_", " "))
+        for name in frame.columns
+    ]
+
+
+def _finished(drawn: Any, title: str, frame: pandas.DataFrame, *, height: int) -> Chart:
+    alt = _altair()
+    heading = alt.TitleParams(title)
+    if isinstance(drawn, alt.Chart) and "row" in drawn.encoding.to_dict():
+        made = drawn.properties(width=WIDTH, height=height, title=heading)
+    else:
+        made = drawn.properties(width=WIDTH, height=height, title=heading)
+    return Chart(made, table(title, frame))
+
+
+def _nothing(title: str, frame: pandas.DataFrame) -> Chart:
+    alt = _altair()
+    empty = alt.Chart(alt.Data(values=[{"x": 0}]), width=WIDTH, height=24)
+    drawn = empty.mark_rule(opacity=0.3).encode(y=alt.value(12)).properties(title=alt.TitleParams(title))
+    return Chart(drawn, table(title, frame))
+
+
+def _altair() -> Any:
+    import altair  # late: importing tokenkit must not import it
+
+    return altair
+
+
+def _name(value: object) -> str:
+    return visible(" ".join(str(value).split()), LABEL)
+
+
+def _usd(value: float) -> str:
+    from tokenkit.money import show_usd
+
+    return show_usd(round(float(value) * 10**9))
+
+
+def _runs(frame: pandas.DataFrame, stage: str) -> str:
+    return f"{int(frame.loc[frame['stage'] == stage, 'runs'].sum()):,}"
