@@ -8,7 +8,8 @@ import tokenkit as tk
 
 NAMES = {
     "AsyncStream", "Budget", "Image", "Kit", "Message", "Model", "Plan", "Policy", "Provider", "Receipt", "Request",
-    "Response", "Stream", "Tool", "Usage", "charts", "errors", "frames", "layers", "notebook", "price",
+    "Response", "Stream", "Tool", "Usage", "charts", "errors", "frames", "lab", "layers", "notebook", "price",
+    "widgets",
 }  # fmt: skip
 
 FUNCTIONS = {"price"}

@@ -17,7 +17,7 @@ _HOMES = {
     "Stream": "streams", "AsyncStream": "streams", "Receipt": "receipts", "Plan": "receipts",
     "Message": "types", "Image": "types", "Tool": "types", "Request": "types", "Response": "types", "Usage": "types",
     "Model": "catalog", "Provider": "providers.base",
-    "charts": "analysis.charts", "frames": "analysis.frames",
+    "charts": "analysis.charts", "frames": "analysis.frames", "lab": "analysis.lab", "widgets": "notebook.widgets",
     "errors": "errors", "layers": "layers", "notebook": "notebook",
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ def latency(source: Any, since: Any = None) -> Chart:
     frame = answers.latency(source, since)
     known = frame.dropna(subset=["p50_seconds", "mean_usd"])
     if known.empty:
-        return _nothing("No successful calls with a known cost yet", frame)
+        return nothing("No successful calls with a known cost yet", frame)
     fast, cheap = known.loc[known["p50_seconds"].idxmin()], known.loc[known["mean_usd"].idxmin()]
     if fast["model"] == cheap["model"]:
         each = f"{fast['p50_seconds']:.2g} s, {_usd(fast['mean_usd'])} a call"
@@ -36,30 +36,30 @@ def latency(source: Any, since: Any = None) -> Chart:
             f"{_name(fast['model'])} is the fastest ({fast['p50_seconds']:.2g} s), "
             f"{_name(cheap['model'])} the cheapest ({_usd(cheap['mean_usd'])} a call)"
         )
-    alt = _altair()
-    base = _chart(known, ["model"]).encode(
+    alt = altair_late()
+    base = chart_of(known, ["model"]).encode(
         x=alt.X("p50_seconds:Q", axis=alt.Axis(title="median seconds", tickCount=5)),
         y=alt.Y("mean_usd:Q", axis=alt.Axis(title="USD a call", tickCount=5, format=",~r")),
     )
     points = base.mark_circle(opacity=0.85, color=PALETTE[0]).encode(
-        size=alt.Size("tries:Q", legend=None, scale=alt.Scale(range=[80, 500])), tooltip=_tooltip(known)
+        size=alt.Size("tries:Q", legend=None, scale=alt.Scale(range=[80, 500])), tooltip=tooltip(known)
     )
     words = base.mark_text(align="left", dx=12, color=OTHERS).encode(text="model:N")
-    return _finished(alt.layer(points, words), title, frame, height=260)
+    return finished(alt.layer(points, words), title, frame, height=260)
 
 
 def compression(source: Any, since: Any = None) -> Chart:
     """Draw how compression ratios are spread, stage by stage: runs by the share of tokens they kept."""
     frame = answers.compression(source, since)
     if frame.empty:
-        return _nothing("Nothing was compressed yet", frame)
+        return nothing("Nothing was compressed yet", frame)
     saved = frame.groupby("stage")["saved_tokens"].sum().sort_values(ascending=False)
     title = (
         f"{_name(saved.index[0])} saved the most: {int(saved.iloc[0]):,} tokens in {_runs(frame, saved.index[0])} runs"
     )
-    alt = _altair()
+    alt = altair_late()
     drawn = (
-        _chart(frame.assign(kept_to=frame["kept_from"] + 0.05), ["stage"])
+        chart_of(frame.assign(kept_to=frame["kept_from"] + 0.05), ["stage"])
         .mark_bar(color=PALETTE[0])
         .encode(
             x=alt.X(
@@ -68,17 +68,17 @@ def compression(source: Any, since: Any = None) -> Chart:
             x2="kept_to:Q",
             y=alt.Y("runs:Q", axis=alt.Axis(title="runs", tickCount=3)),
             row=alt.Row("stage:N", header=alt.Header(title=None, labelAngle=0, labelAlign="left", labelLimit=140)),
-            tooltip=_tooltip(frame),
+            tooltip=tooltip(frame),
         )
     )
-    return _finished(drawn, title, frame, height=70)
+    return finished(drawn, title, frame, height=70)
 
 
 def cache(source: Any, since: Any = None) -> Chart:
     """Draw what providers' prompt caches saved, by model, in USD."""
     frame = answers.cache(source, since)
     if frame.empty:
-        return _nothing("No prompt was read from a provider's cache yet", frame)
+        return nothing("No prompt was read from a provider's cache yet", frame)
     saved = frame["saved_usd"].dropna().sum()
     share = frame["read_tokens"].sum() / max(frame["input_tokens"].sum(), 1)
     what = (
@@ -93,7 +93,7 @@ def counts(source: Any, since: Any = None) -> Chart:
     """Draw our count of prompts against the billed one, by model: median, and the range of nine in ten."""
     frame = answers.counts(source, since)
     if frame.empty:
-        return _nothing("No provider has reported what it counted yet", frame)
+        return nothing("No provider has reported what it counted yet", frame)
     worst = frame.loc[(frame["middle"] - 1).abs().idxmax()]
     off = worst["middle"] - 1
     title = (
@@ -101,21 +101,21 @@ def counts(source: Any, since: Any = None) -> Chart:
         if abs(off) < 0.005
         else f"Counts for {_name(worst['model'])} are {abs(off):.1%} {'above' if off > 0 else 'below'} what was billed"
     )
-    alt = _altair()
+    alt = altair_late()
     x = alt.Axis(title="counted / billed", format="%", tickCount=5)
-    base = _chart(frame, ["model"]).encode(y=alt.Y("model:N", sort="-x", axis=alt.Axis(labelLimit=260)))
+    base = chart_of(frame, ["model"]).encode(y=alt.Y("model:N", sort="-x", axis=alt.Axis(labelLimit=260)))
     lines = base.mark_rule(color=OTHERS, strokeWidth=3).encode(
         x=alt.X("low:Q", axis=x, scale=alt.Scale(zero=False)), x2="high:Q"
     )
-    points = base.mark_circle(size=90, color=PALETTE[0], opacity=1).encode(x="middle:Q", tooltip=_tooltip(frame))
-    return _finished(alt.layer(lines, points), title, frame, height=34 * len(frame) + 10)
+    points = base.mark_circle(size=90, color=PALETTE[0], opacity=1).encode(x="middle:Q", tooltip=tooltip(frame))
+    return finished(alt.layer(lines, points), title, frame, height=34 * len(frame) + 10)
 
 
 def escalations(source: Any, since: Any = None) -> Chart:
     """Draw the paths of calls that needed more than one try."""
     frame = answers.escalations(source, since)
     if frame.empty:
-        return _nothing("Every call needed a single try", frame)
+        return nothing("Every call needed a single try", frame)
     calls, answered = int(frame["calls"].sum()), int(frame["answered"].sum())
     title = f"{calls:,} calls needed another try, and {answered / calls:.0%} of them were answered"
     return _bars(frame, "path", "calls", title, "calls")
@@ -125,7 +125,7 @@ def failures(source: Any, since: Any = None) -> Chart:
     """Draw failed tries by model and kind of error."""
     frame = answers.failures(source, since)
     if frame.empty:
-        return _nothing("No try has failed", frame)
+        return nothing("No try has failed", frame)
     top = frame.iloc[0]
     how = f"{int(top['tries']):,} times with {_name(top['error_type'])} ({top['share']:.1%} of its tries)"
     title = f"{_name(top['model'])} failed most: {how}"
@@ -137,7 +137,7 @@ def prompts(source: Any, since: Any = None, *, top: int = 15) -> Chart:
     """Draw the prompts that cost the most, equal ones together."""
     frame = answers.prompts(source, since, top=top)
     if frame.empty:
-        return _nothing("No prompt has cost anything yet", frame)
+        return nothing("No prompt has cost anything yet", frame)
     first = frame.iloc[0]
     calls = "one call" if first["calls"] == 1 else f"{int(first['calls']):,} calls"
     title = f"The dearest prompt cost {_usd(first['usd'])} in {calls}"
@@ -148,14 +148,14 @@ def rounds(source: Any, since: Any = None) -> Chart:
     """Draw the cost of adversarial runs by phase, the latest runs on top."""
     frame = answers.rounds(source, since)
     if frame.empty:
-        return _nothing("No models have argued yet", frame)
+        return nothing("No models have argued yet", frame)
     phases = frame.groupby("phase")["usd"].sum()
     title = f"Arguments cost {_usd(frame['usd'].sum())} so far, {_usd(phases.get('critique', 0.0))} of it for critique"
-    alt = _altair()
+    alt = altair_late()
     runs = list(dict.fromkeys(frame["run"]))[:12]
     kept = frame[frame["run"].isin(runs)].assign(run=[str(run)[-8:] for run in frame["run"] if run in runs])
     drawn = (
-        _chart(kept.drop(columns="started_at"), ["run", "phase"])
+        chart_of(kept.drop(columns="started_at"), ["run", "phase"])
         .mark_bar()
         .encode(
             x=alt.X("sum(usd):Q", axis=alt.Axis(title="USD", format=",~r", tickCount=5)),
@@ -164,7 +164,7 @@ def rounds(source: Any, since: Any = None) -> Chart:
             order=alt.Order("round:Q"),
         )
     )
-    return _finished(drawn, title, frame, height=28 * len(runs) + 20)
+    return finished(drawn, title, frame, height=28 * len(runs) + 20)
 
 
 def burn_down(source: Any, standing: Standing | None = None, *, now: datetime | None = None) -> Chart:
@@ -193,13 +193,15 @@ def burn_down(source: Any, standing: Standing | None = None, *, now: datetime | 
     else:
         out = start + (end - start) * min(limit / forecast, 1.0)
         title = f"{_name(standing.account)}: at this pace {_usd(limit)} is spent by {out:%Y-%m-%d %H:%M} UTC"
-    alt = _altair()
+    alt = altair_late()
     x = alt.X("at:T", axis=alt.Axis(tickCount=6))
     y = alt.Y("usd:Q", axis=alt.Axis(title="USD", format=",~r", tickCount=5))
-    solid = _chart(frame.iloc[:2], []).mark_line(color=PALETTE[0], strokeWidth=3).encode(x=x, y=y)
-    dashed = _chart(frame.iloc[1:], []).mark_line(color=PALETTE[0], strokeDash=[6, 4]).encode(x=x, y=y)
-    bound = _chart(pandas.DataFrame({"usd": [limit]}), []).mark_rule(color=PALETTE[1], strokeWidth=2).encode(y="usd:Q")
-    return _finished(alt.layer(solid, dashed, bound), title, frame, height=220)
+    solid = chart_of(frame.iloc[:2], []).mark_line(color=PALETTE[0], strokeWidth=3).encode(x=x, y=y)
+    dashed = chart_of(frame.iloc[1:], []).mark_line(color=PALETTE[0], strokeDash=[6, 4]).encode(x=x, y=y)
+    bound = (
+        chart_of(pandas.DataFrame({"usd": [limit]}), []).mark_rule(color=PALETTE[1], strokeWidth=2).encode(y="usd:Q")
+    )
+    return finished(alt.layer(solid, dashed, bound), title, frame, height=220)
 
 
 # What they share.
@@ -208,23 +210,23 @@ def burn_down(source: Any, standing: Standing | None = None, *, now: datetime | 
 def _bars(
     frame: pandas.DataFrame, name: str, value: str, title: str, unit: str, table_of: pandas.DataFrame | None = None
 ) -> Chart:
-    alt = _altair()
+    alt = altair_late()
     shown = frame.head(15)
     drawn = (
-        _chart(shown, [name])
+        chart_of(shown, [name])
         .mark_bar(color=PALETTE[0], height=14)
         .encode(
             x=alt.X(f"{value}:Q", axis=alt.Axis(title=unit, tickCount=5, format=",~r")),
             y=alt.Y(f"{name}:N", sort=None, axis=alt.Axis(labelLimit=300)),
-            tooltip=_tooltip(shown),
+            tooltip=tooltip(shown),
         )
     )
-    return _finished(drawn, title, frame if table_of is None else table_of, height=26 * len(shown) + 10)
+    return finished(drawn, title, frame if table_of is None else table_of, height=26 * len(shown) + 10)
 
 
-def _chart(frame: pandas.DataFrame, names: Sequence[str]) -> Any:
+def chart_of(frame: pandas.DataFrame, names: Sequence[str]) -> Any:
     """Return a chart of a frame's rows, its names made safe and short: they are drawn as text."""
-    alt = _altair()
+    alt = altair_late()
     rows = frame.to_dict("records")
     for row in rows:
         for key, value in row.items():
@@ -237,33 +239,33 @@ def _chart(frame: pandas.DataFrame, names: Sequence[str]) -> Any:
     return alt.Chart(alt.Data(values=rows))
 
 
-def _tooltip(frame: pandas.DataFrame) -> list[Any]:
-    alt = _altair()
+def tooltip(frame: pandas.DataFrame) -> list[Any]:
+    """Return a tooltip that shows a row's every column."""
+    alt = altair_late()
     return [
         alt.Tooltip(f"{name}:{'Q' if frame[name].dtype.kind in 'iuf' else 'N'}", title=name.replace("_", " "))
         for name in frame.columns
     ]
 
 
-def _finished(drawn: Any, title: str, frame: pandas.DataFrame, *, height: int) -> Chart:
-    alt = _altair()
-    heading = alt.TitleParams(title)
-    if isinstance(drawn, alt.Chart) and "row" in drawn.encoding.to_dict():
-        made = drawn.properties(width=WIDTH, height=height, title=heading)
-    else:
-        made = drawn.properties(width=WIDTH, height=height, title=heading)
+def finished(drawn: Any, title: str, frame: pandas.DataFrame, *, height: int) -> Chart:
+    """Return the chart under its title, with the frame as its figures."""
+    alt = altair_late()
+    made = drawn.properties(width=WIDTH, height=height, title=alt.TitleParams(title))
     return Chart(made, table(title, frame))
 
 
-def _nothing(title: str, frame: pandas.DataFrame) -> Chart:
-    alt = _altair()
+def nothing(title: str, frame: pandas.DataFrame) -> Chart:
+    """Return what stands where there is nothing to draw: the sentence that says so."""
+    alt = altair_late()
     empty = alt.Chart(alt.Data(values=[{"x": 0}]), width=WIDTH, height=24)
     drawn = empty.mark_rule(opacity=0.3).encode(y=alt.value(12)).properties(title=alt.TitleParams(title))
     return Chart(drawn, table(title, frame))
 
 
-def _altair() -> Any:
-    import altair  # late: importing tokenkit must not import it
+def altair_late() -> Any:
+    """Return altair, imported when something is drawn: importing tokenkit must not import it."""
+    import altair
 
     return altair
 

@@ -1,0 +1,110 @@
+"""lab: many texts through many compressions, what each saved against what of the evidence it kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenkit.analysis.drawings import altair_late, chart_of, finished, nothing, tooltip
+from tokenkit.analysis.picture import Chart
+from tokenkit.analysis.theme import PALETTE
+from tokenkit.compress import Aim, compress, recall
+from tokenkit.errors import UserError
+from tokenkit.pricing import PriceRule, resolve
+from tokenkit.tokens import count_text
+
+if TYPE_CHECKING:
+    import pandas
+
+DEFAULT = (("normalize", "dedupe"), ("summarize",), ("normalize", "dedupe", "hyperbolic"))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What every compression did to every text: ``df()`` has a row for each, ``chart()`` draws saved against kept."""
+
+    rows: pandas.DataFrame
+
+    def df(self) -> pandas.DataFrame:
+        """Return one row a text, stage list and target; tokens, shares, seconds, USD saved at the model's price."""
+        return self.rows
+
+    def chart(self) -> Chart:
+        """Draw tokens saved against evidence kept, a line for each list of stages, a point for each target."""
+        column = "evidence_kept" if "evidence_kept" in self.rows else "recall"
+        if self.rows.empty:
+            return nothing("Nothing was compressed", self.rows)
+        totals = self.rows.groupby(["stages", "target"], as_index=False).agg(
+            before=("tokens_before", "sum"),
+            after=("tokens_after", "sum"),
+            kept=(column, "mean"),
+            seconds=("seconds", "sum"),
+        )
+        totals["saved"] = 1 - totals["after"] / totals["before"].clip(lower=1)
+        best = totals[totals["kept"] >= 0.95]
+        title = "No compression here kept 95 % of the evidence"
+        if not best.empty:
+            top = best.loc[best["saved"].idxmax()]
+            title = (
+                f"{top['stages']} saves {top['saved']:.0%} of the tokens and keeps {top['kept']:.0%} of the evidence"
+            )
+        alt = altair_late()
+        base = chart_of(totals, ["stages"]).encode(
+            x=alt.X("saved:Q", axis=alt.Axis(title="tokens saved", format="%", tickCount=6)),
+            y=alt.Y(
+                "kept:Q", axis=alt.Axis(title="evidence kept", format="%", tickCount=5), scale=alt.Scale(zero=False)
+            ),
+            color=alt.Color("stages:N", scale=alt.Scale(range=list(PALETTE))),
+        )
+        drawn = alt.layer(base.mark_line(), base.mark_circle(size=70, opacity=1).encode(tooltip=tooltip(totals)))
+        return finished(drawn, title, totals, height=260)
+
+    def __repr__(self) -> str:
+        return f"Sweep({len(self.rows)} compressions; {self.chart().title})"
+
+
+def sweep(
+    texts: Sequence[str],
+    stages: Sequence[Sequence[Any]] = DEFAULT,
+    targets: Sequence[float] = (0.7, 0.5, 0.35, 0.2),
+    queries: Sequence[str | None] | None = None,
+    *,
+    evidence: Sequence[Sequence[str]] | None = None,
+    model: str = "gpt-4o",
+    price: PriceRule | None = None,
+) -> Sweep:
+    """Compress every text with every list of stages to every target; nothing is sent.
+
+    ``queries`` and ``evidence`` (passages that matter) run beside ``texts``; without evidence, recall by words stands
+    for it. ``price`` is what a token costs, by default ``model``'s published price. Raises UserError.
+    """
+    import pandas  # heavy: only where a frame is made
+
+    for name, beside in (("queries", queries), ("evidence", evidence)):
+        if beside is not None and len(beside) != len(texts):
+            raise UserError(f"{name} must be as many as texts: {len(texts)}, not {len(beside)}.")
+    if stages and all(isinstance(one, str) for one in stages):
+        raise UserError("stages is a list of stage lists, such as [['normalize'], ['normalize', 'summarize']].")
+    provider, _, name = model.rpartition("/")
+    rule = price or resolve(provider or "openai", name)
+    rows = []
+    for place, text in enumerate(texts):
+        query = queries[place] if queries is not None else None
+        for steps in stages:
+            for target in targets:
+                began = time.perf_counter()
+                aim = Aim(target=target, query=query, model=model, count=lambda t: count_text(t, model).tokens)
+                made = compress(text, list(steps), aim)
+                row: dict[str, Any] = {
+                    "text": place, "stages": ", ".join(getattr(s, "name", str(s)) for s in steps), "target": target,
+                    "tokens_before": made.before, "tokens_after": made.after, "kept": made.ratio,
+                    "recall": recall(text, made.text, query), "seconds": time.perf_counter() - began,
+                    "saved_usd": None if rule is None else made.saved * rule.receipt(made.before).input / 1e15,
+                }  # fmt: skip
+                if evidence is not None:
+                    wanted = [passage for passage in evidence[place] if passage.strip()]
+                    row["evidence_kept"] = sum(p in made.text for p in wanted) / len(wanted) if wanted else 1.0
+                rows.append(row)
+    return Sweep(pandas.DataFrame(rows))

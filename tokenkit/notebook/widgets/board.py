@@ -1,0 +1,72 @@
+"""What every widget is: controls, our own HTML beneath, errors shown in it, and a picture for later readers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets
+
+from tokenkit import _html
+from tokenkit.errors import TokenkitError
+from tokenkit.notebook.magics import told
+
+WIDE = {"description_width": "initial"}
+
+
+class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
+    """A column of controls with an output beneath; ``body`` is its HTML, all of it escaped by whoever sets it."""
+
+    def __init__(self, controls: Sequence[Any]) -> None:
+        self._shown = ipywidgets.HTML()
+        self._said = ipywidgets.HTML()
+        super().__init__([*controls, self._said, self._shown])
+
+    @property
+    def body(self) -> str:
+        """The HTML beneath the controls."""
+        return str(self._shown.value)
+
+    @body.setter
+    def body(self, html: str) -> None:
+        self._shown.value = html
+
+    @property
+    def message(self) -> str:
+        """What the widget last said: an error, or that something was done."""
+        return str(self._said.value)
+
+    def say(self, text: str) -> None:
+        """Show one line above the output; nothing clears it."""
+        self._said.value = f'<div role="status">{escape(_html.visible(text, 400))}</div>' if text else ""
+
+    def doing(self, work: Callable[[], None]) -> None:
+        """Do something on a control's behalf: what goes wrong is shown here, since callbacks would swallow it."""
+        try:
+            self.say("")
+            work()
+        except TokenkitError as error:
+            self.say(told(error))
+        except Exception as error:
+            self.say(f"{type(error).__name__}: {error}")
+
+    def _repr_mimebundle_(self, **wanted: Any) -> Any:
+        """Show: the living widget, and for a reader without a kernel what it showed when it was saved."""
+        made = super()._repr_mimebundle_(**wanted)
+        data = made[0] if isinstance(made, tuple) else made
+        if data is not None:
+            data["text/html"] = self.body
+        return made
+
+
+def button(text: str, what: str, work: Callable[[], None], board: Callable[[], Board]) -> Any:
+    """Return a button that does ``work`` and shows its errors in the board."""
+    made = ipywidgets.Button(description=text, tooltip=what)
+    made.on_click(lambda _: board().doing(work))
+    return made
+
+
+def changed(control: Any, work: Callable[[], None], board: Callable[[], Board]) -> None:
+    """Do ``work`` whenever the value of a control changes."""
+    control.observe(lambda _: board().doing(work), names="value")

@@ -1,0 +1,126 @@
+"""adversarial: two models argue side by side as they speak; runs are compared, and repeated with roles swapped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import ipywidgets
+
+from tokenkit import _html
+from tokenkit.adversarial import Adversarial
+from tokenkit.errors import UserError
+from tokenkit.notebook.widgets.board import WIDE, Board, button
+from tokenkit.types import Delta
+
+if TYPE_CHECKING:
+    from tokenkit.kit import Kit
+
+PER_SECOND = 8
+
+
+class Stopped(Exception):
+    """Raised within the run when Stop is pressed: calls under way settle as cancelled."""
+
+
+class Duel(Board):
+    """Prompt, planner, critic and rounds; Run, Stop, Swap. ``runs`` are those of this widget, latest last.
+
+    A run goes on in a thread of its own, so the kernel stays free; ``wait`` is for tests and scripts.
+    """
+
+    def __init__(self, kit: Kit, prompt: str, max_tokens: int) -> None:
+        self.kit, self.max_tokens = kit, max_tokens
+        self.runs: list[Adversarial] = []
+        names = [model.id for model in kit.models if "chat" in model.capabilities]
+        wide = ipywidgets.Layout(width="min(100%, 60em)", height="5em")
+        self.prompt = ipywidgets.Textarea(value=prompt, description="task", layout=wide)
+        self.planner = ipywidgets.Dropdown(options=names, value=names[0], description="planner", style=WIDE)
+        self.critic = ipywidgets.Dropdown(options=names, value=names[-1], description="critic", style=WIDE)
+        self.rounds = ipywidgets.IntSlider(value=1, min=1, max=5, description="rounds", style=WIDE)
+        self.earlier = ipywidgets.Dropdown(options=[("none", -1)], value=-1, description="beside run", style=WIDE)
+        this = lambda: self  # noqa: E731 - the board exists once __init__ is done
+        buttons = ipywidgets.HBox([
+            button("Run", "let them argue", self.run, this), button("Stop", "stop the run", self.stop, this),
+            button("Swap roles", "the critic plans, the planner criticises", self.swap, this),
+        ])  # fmt: skip
+        super().__init__([
+            self.prompt, ipywidgets.HBox([self.planner, self.critic]), self.rounds, buttons, self.earlier,
+        ])  # fmt: skip
+        self.earlier.observe(lambda _: self.doing(self._show), names="value")
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._phases: list[tuple[str, str]] = []
+        self._due = 0.0
+        self.body = _html.answer("Write a task and press Run.")
+
+    def run(self) -> None:
+        """Begin a run. Raises UserError while one is going on, or without a task."""
+        if self._thread is not None and self._thread.is_alive():
+            raise UserError("A run is going on: stop it first.")
+        if not self.prompt.value.strip():
+            raise UserError("There is no task: write one above.")
+        self._stop.clear()
+        self._phases = []
+        self._thread = threading.Thread(target=lambda: self.doing(self._argue), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the run; what was under way leaves its receipt."""
+        self._stop.set()
+
+    def swap(self) -> None:
+        """Exchange the roles."""
+        self.planner.value, self.critic.value = self.critic.value, self.planner.value
+
+    def wait(self, seconds: float = 60.0) -> None:
+        """Wait for the run to end."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _argue(self) -> None:
+        try:
+            done = self.kit.adversarial(
+                self.prompt.value, planner=self.planner.value, critic=self.critic.value,
+                rounds=int(self.rounds.value), show=self._heard, max_tokens=self.max_tokens,
+            )  # fmt: skip
+        except Stopped:
+            self.say("Stopped. What was asked has its receipt.")
+            self._draw()
+            return
+        self.runs.append(done)
+        beside = [(f"{n}: {run!r}", n) for n, run in enumerate(self.runs[:-1])]
+        self.earlier.options = [("none", -1), *beside]
+        self._show()
+
+    def _heard(self, delta: Delta) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        if delta.phase is not None:
+            self._phases.append((delta.phase, ""))
+        elif self._phases:
+            name, text = self._phases[-1]
+            self._phases[-1] = (name, text + delta.text)
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + 1 / PER_SECOND
+            self._draw()
+
+    def _draw(self) -> None:
+        self.body = _html.columns(self._phases) if self._phases else ""
+
+    def _show(self) -> None:
+        if not self.runs:
+            return
+        shown = self.runs[-1]._repr_html_()
+        beside = int(self.earlier.value if self.earlier.value is not None else -1)
+        if beside >= 0:
+            half = '<div style="flex:1 1 24em;min-width:20em">'
+            other = self.runs[beside]._repr_html_()
+            shown = f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{half}{shown}</div>{half}{other}</div></div>'
+        self.body = shown
+
+
+def adversarial(kit: Kit, prompt: str = "", *, max_tokens: int = 400) -> Duel:
+    """Return two models arguing side by side; ``max_tokens`` bounds each of their answers."""
+    return Duel(kit, prompt, max_tokens)
