@@ -202,8 +202,9 @@ class Replay:
     def estimate(self, outcome: str = "rating") -> Estimate:
         """Estimate the mean ``rating``, billed ``cost_usd`` or ``seconds`` of a call under this policy.
 
-        Doubly robust, with a 95 % interval; where the log has too little of what the policy would do, ``value`` is None
-        and ``reason`` says why. Raises UserError for another outcome.
+        Doubly robust, with a 95 % interval, over the calls that some model of this policy could have taken; where the
+        log has too little of what the policy would do, ``value`` is None and ``reason`` says why. Raises UserError for
+        another outcome.
         """
         from tokenkit.analysis.estimates import doubly_robust
 
@@ -261,7 +262,9 @@ class Replay:
                 odds[key] = row
             target[n], actions[n] = odds[key], places[int(chosen) - 1]
         outcomes = {name: rows[name].to_numpy(dtype=float, na_value=np.nan) for name in OUTCOMES}
-        return actions, rows["propensity"].to_numpy(dtype=float), target, outcomes
+        able = target.sum(axis=1) > 0  # of a call that no model of this policy could take, nothing can be said
+        propensities = rows["propensity"].to_numpy(dtype=float)[able]
+        return actions[able], propensities, target[able], {name: values[able] for name, values in outcomes.items()}
 
     def __repr__(self) -> str:
         if not self.calls:

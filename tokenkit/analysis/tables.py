@@ -25,4 +25,6 @@ def _shown(value: Any) -> str:
         missing = value is None or bool(value != value)
     except TypeError:  # pandas' NA, which is neither equal nor unequal
         missing = True
-    return "" if missing else _html.visible(str(value), 80)
+    if missing:
+        return ""
+    return f"{value:,.4g}" if isinstance(value, float) else _html.visible(str(value), 80)

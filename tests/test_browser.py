@@ -1,0 +1,256 @@
+"""JupyterLab in Chromium: Run All loses no cell, sliders move the picture, Stop works, nobody outside is
+asked anything, and what a hostile model writes stays text in every output.
+
+Skipped, with the reason, where there is no chromium, Playwright or JupyterLab.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("there is no chromium on the PATH", allow_module_level=True)
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
+
+ROOT = Path(__file__).parent.parent
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+HOSTILE = (
+    "</script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'><img src=http://evil.invalid/b.png>"
+)
+
+SETUP = f"""%load_ext tokenkit
+import tokenkit as tk
+from dataclasses import replace
+from tokenkit import notebook
+from tokenkit.effects import LocalAnswer
+from tokenkit.providers import simulated
+
+HOSTILE = {HOSTILE!r}
+provider = simulated.provider(pace=0)
+inner = provider.local
+
+def answer(wire):
+    made = inner(wire)
+    headers = {{k: v for k, v in made.headers.items() if k.lower() != "content-length"}}
+    chunks = [(0.0, data.replace(b"[simulated", HOSTILE.encode())) for _, data in made.chunks]
+    return LocalAnswer(made.status, headers, 0.0, chunks)
+
+kit = notebook.use(tk.Kit(providers=[replace(provider, local=answer)], models=simulated.models(), environ={{}}))
+"""
+SHOWN = (
+    "%%route --max-tokens 60 --verbose --user <img/src=x>\nSay something hostile.",
+    "r = kit.call(HOSTILE, max_tokens=60, user=HOSTILE, endpoint_name=HOSTILE)\nr",
+    "r.receipt",
+    "kit.plan(HOSTILE)",
+    "kit.compare(HOSTILE, ['tiny', 'sage'], max_tokens=40)",
+    "kit.adversarial(HOSTILE, max_tokens=40)",
+    "kit.budgets.set('1 USD', window='day', name=HOSTILE)\nkit.budgets.status()",
+    "kit.ledger.df()",
+    "tk.charts.spend(kit, by='user')",
+    "tk.charts.prompts(kit)",
+    "kit.compress(HOSTILE + ' It rained. It rained.', ['dedupe'])",
+    "tk.widgets.spend(kit)",
+    "tk.widgets.compression_lab(kit, HOSTILE, HOSTILE)",
+    "tuner = tk.widgets.weight_tuner(kit)\ntuner",
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A JupyterLab of its own on loopback; its address and its folder."""
+    folder = tmp_path_factory.mktemp("lab")
+    settings = folder / ".settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # every cell is in the page
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environ = {
+        **os.environ, "TOKENKIT_SIMULATED": "1", "TOKENKIT_HOME": str(folder / ".home"), "HOME": str(folder),
+        "JUPYTER_CONFIG_DIR": str(folder / ".config"), "JUPYTER_DATA_DIR": str(folder / ".data"),
+        "JUPYTER_RUNTIME_DIR": str(folder / ".run"), "IPYTHONDIR": str(folder / ".ipython"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"), "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}",
+        f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--ServerApp.token=",
+    ]  # fmt: skip
+    server = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                with urlopen(f"{address}/api", timeout=2):
+                    break
+            except OSError:
+                assert server.poll() is None, "JupyterLab did not start"
+                assert time.monotonic() < until, "JupyterLab does not answer"
+                time.sleep(0.3)
+        yield address, folder
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, headless=True, args=FLAGS,
+            viewport={"width": 1300, "height": 1000},
+        )  # fmt: skip
+        yield context
+        context.close()
+
+
+class Page:
+    """A notebook open in JupyterLab; ``outside`` are the addresses it tried to reach beyond this machine."""
+
+    def __init__(self, browser: Any, address: str, name: str) -> None:
+        self.page = browser.new_page()
+        self.outside: list[str] = []
+        self.page.route("**/*", self._guard)
+        self.page.goto(f"{address}/lab/tree/{name}?reset", timeout=60_000)
+        self.page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=60_000)
+        self.page.wait_for_function("() => document.body.innerText.includes('| Idle')", timeout=60_000)
+        self.page.wait_for_timeout(4000)  # the page says idle a moment before its kernel takes messages
+
+    def _guard(self, route: Any) -> None:
+        url = route.request.url
+        if url.startswith(("http://127.0.0.1", "data:", "blob:")):
+            route.continue_()
+        else:
+            self.outside.append(url)
+            route.abort()
+
+    def menu(self, top: str, entry: str) -> None:
+        self.page.click(f".lm-MenuBar-itemLabel:text-is('{top}')")
+        self.page.click(f".lm-Menu-itemLabel:text-is('{entry}')")
+
+    def prompts(self) -> list[str]:
+        found = self.page.eval_on_selector_all(
+            ".jp-NotebookPanel .jp-CodeCell .jp-InputArea-prompt", "all => all.map(e => e.textContent)"
+        )
+        return [str(text).strip() for text in found]
+
+    def run_all(self, seconds: float = 60) -> list[str]:
+        """Run every cell, as a person does, and wait until each has its number."""
+        self.menu("Run", "Run All Cells")
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            prompts = self.prompts()
+            if prompts and all(any(c.isdigit() for c in text) for text in prompts):
+                self.page.wait_for_timeout(1500)
+                return prompts
+            self.page.wait_for_timeout(300)
+        self.page.screenshot(path=str(Path(os.environ.get("TOKENKIT_SHOTS", "/tmp")) / "lost.png"))
+        raise AssertionError(f"cells were lost or never ended: {self.prompts()}")
+
+    def text(self, selector: str) -> str:
+        return str(self.page.eval_on_selector_all(selector, "all => all.map(e => e.textContent).join('\\n')"))
+
+    def count(self, selector: str) -> int:
+        return int(self.page.eval_on_selector_all(selector, "all => all.length"))
+
+
+def saved(folder: Path, name: str, *cells: str) -> None:
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=kernel), folder / name)
+
+
+def test_run_all_loses_no_cell_and_draws_without_a_network(lab: tuple[str, Path], browser: Any) -> None:
+    address, folder = lab
+    shutil.copy(ROOT / "notebooks" / "01_quickstart.ipynb", folder / "quickstart.ipynb")
+    page = Page(browser, address, "quickstart.ipynb")
+    cells = [c for c in nbformat.read(folder / "quickstart.ipynb", 4).cells if c.cell_type == "code"]
+    assert len(page.run_all()) == len(cells)
+    assert page.count("[data-mime-type='application/vnd.jupyter.error']") == 0
+    page.page.wait_for_selector(".vega-embed canvas, .vega-embed svg", timeout=30_000)
+    assert page.outside == []
+    page.page.close()
+
+
+def test_what_a_hostile_model_writes_stays_text_everywhere(lab: tuple[str, Path], browser: Any) -> None:
+    address, folder = lab
+    saved(folder, "hostile.ipynb", SETUP, *SHOWN)
+    page = Page(browser, address, "hostile.ipynb")
+    page.run_all()
+    errors = page.text("[data-mime-type='application/vnd.jupyter.error']")
+    assert errors == "", errors
+    assert page.page.evaluate("() => window.pwned") is None
+    assert page.count(".jp-OutputArea-output img[src='x'], .jp-OutputArea-output img[src*='evil']") == 0
+    assert page.text(".jp-OutputArea-output").count("window.pwned=1") >= 8
+    assert page.outside == []
+    # A slider under the keyboard: the picture beneath follows.
+    before = page.text(".tokenkit-whatif")
+    assert "calls would go to another model" in before
+    handle = page.page.locator(".jp-OutputArea-output .noUi-handle").last
+    handle.focus()
+    for _ in range(3):
+        handle.press("Home")
+    first = page.page.locator(".jp-OutputArea-output .widget-vbox .noUi-handle")
+    for n in range(first.count()):
+        first.nth(n).focus()
+        first.nth(n).press("Home")
+        page.page.wait_for_timeout(250)
+    page.page.wait_for_function(
+        "text => [...document.querySelectorAll('.tokenkit-whatif')].map(e => e.textContent).join('\\n') !== text",
+        arg=before, timeout=15_000,
+    )  # fmt: skip
+    # The same outputs, saved and opened as a page of their own.
+    page.menu("File", "Save Notebook")
+    page.page.wait_for_timeout(2000)
+    page.page.close()
+    html = folder / "hostile.html"
+    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output", str(html), str(folder / "hostile.ipynb")]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    opened = browser.new_page()
+    outside: list[str] = []
+    opened.on("request", lambda request: outside.append(request.url) if "evil" in request.url else None)
+    opened.route("http*://**/*", lambda route: route.abort())
+    opened.goto(html.as_uri(), wait_until="domcontentloaded")
+    opened.wait_for_timeout(1000)
+    assert opened.evaluate("() => window.pwned") is None
+    assert outside == []
+    opened.close()
+
+
+def test_stop_ends_a_stream_and_the_next_cell_works(lab: tuple[str, Path], browser: Any) -> None:
+    address, folder = lab
+    saved(
+        folder, "stop.ipynb",
+        "%load_ext tokenkit\nimport tokenkit as tk\nfrom tokenkit import notebook\n"
+        "kit = notebook.use(tk.Kit.simulated(pace=30))",
+        "%%route --max-tokens 900\nTell me a very long story.",
+        "print('receipt:', kit.receipt().status)",
+    )  # fmt: skip
+    page = Page(browser, address, "stop.ipynb")
+    page.menu("Run", "Run All Cells")
+    page.page.wait_for_selector(".tokenkit-answer", timeout=60_000)
+    page.menu("Kernel", "Interrupt Kernel")
+    page.page.wait_for_selector("[data-mime-type='application/vnd.jupyter.error']", timeout=30_000)
+    assert page.text("[data-mime-type='application/vnd.jupyter.error']").strip() == "interrupted"
+    page.page.locator(".jp-NotebookPanel .jp-CodeCell .cm-content").last.click()
+    page.page.keyboard.press("Shift+Enter")
+    page.page.wait_for_function("() => document.body.innerText.includes('receipt: cancelled')", timeout=30_000)
+    assert page.outside == []
+    page.page.close()
