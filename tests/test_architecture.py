@@ -28,7 +28,22 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # 4 memory
     ("journal", "sharing", "accounts", "embeddings", "ledger", "team"),
     # 5 faces: parse, call, show
-    ("options", "streams", "fanout", "checkup", "assembly", "bars", "spending", "asking", "analysis", "kit", "report", "notebook", "cli", "__main__"),
+    (
+        "options",
+        "streams",
+        "fanout",
+        "checkup",
+        "assembly",
+        "bars",
+        "spending",
+        "asking",
+        "analysis",
+        "kit",
+        "report",
+        "notebook",
+        "cli",
+        "__main__",
+    ),
 )
 
 HOMES = {

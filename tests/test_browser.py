@@ -32,6 +32,8 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+# JupyterLab's own word for a failed cell's output, and its older one, which it shares with stderr.
+ERRORS = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
 HOSTILE = (
     "</script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'><img src=http://evil.invalid/b.png>"
 )
@@ -183,7 +185,7 @@ def test_run_all_loses_no_cell_and_draws_without_a_network(lab: tuple[str, Path]
     page = Page(browser, address, "quickstart.ipynb")
     cells = [c for c in nbformat.read(folder / "quickstart.ipynb", 4).cells if c.cell_type == "code"]
     assert len(page.run_all()) == len(cells)
-    assert page.count("[data-mime-type='application/vnd.jupyter.error']") == 0
+    assert page.count(ERRORS) == 0
     page.page.wait_for_selector(".vega-embed canvas, .vega-embed svg", timeout=30_000)
     assert page.outside == []
     page.page.close()
@@ -194,7 +196,7 @@ def test_what_a_hostile_model_writes_stays_text_everywhere(lab: tuple[str, Path]
     saved(folder, "hostile.ipynb", SETUP, *SHOWN)
     page = Page(browser, address, "hostile.ipynb")
     page.run_all()
-    errors = page.text("[data-mime-type='application/vnd.jupyter.error']")
+    errors = page.text(ERRORS)
     assert errors == "", errors
     assert page.page.evaluate("() => window.pwned") is None
     assert page.count(".jp-OutputArea-output img[src='x'], .jp-OutputArea-output img[src*='evil']") == 0
@@ -247,8 +249,8 @@ def test_stop_ends_a_stream_and_the_next_cell_works(lab: tuple[str, Path], brows
     page.menu("Run", "Run All Cells")
     page.page.wait_for_selector(".tokenkit-answer", timeout=60_000)
     page.menu("Kernel", "Interrupt Kernel")
-    page.page.wait_for_selector("[data-mime-type='application/vnd.jupyter.error']", timeout=30_000)
-    assert page.text("[data-mime-type='application/vnd.jupyter.error']").strip() == "interrupted"
+    page.page.wait_for_selector(ERRORS, timeout=30_000)
+    assert page.text(ERRORS).strip() == "interrupted"
     page.page.locator(".jp-NotebookPanel .jp-CodeCell .cm-content").last.click()
     page.page.keyboard.press("Shift+Enter")
     page.page.wait_for_function("() => document.body.innerText.includes('receipt: cancelled')", timeout=30_000)
