@@ -39,6 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "asking",
         "analysis",
         "kit",
+        "wrap",
         "report",
         "notebook",
         "cli",

@@ -9,10 +9,10 @@ import tokenkit as tk
 NAMES = {
     "AsyncStream", "Budget", "Image", "Kit", "Message", "Model", "Plan", "Policy", "Provider", "Receipt", "Request",
     "Response", "Stream", "Tool", "Usage", "charts", "errors", "frames", "lab", "layers", "notebook", "price",
-    "widgets",
+    "track", "tracked_completion", "widgets",
 }  # fmt: skip
 
-FUNCTIONS = {"price"}
+FUNCTIONS = {"price", "track", "tracked_completion"}
 
 
 def test_the_names_are_these_and_all_load() -> None:

@@ -18,6 +18,7 @@ _HOMES = {
     "Message": "types", "Image": "types", "Tool": "types", "Request": "types", "Response": "types", "Usage": "types",
     "Model": "catalog", "Provider": "providers.base",
     "charts": "analysis.charts", "frames": "analysis.frames", "lab": "analysis.lab", "widgets": "notebook.widgets",
+    "tracked_completion": "wrap", "track": "wrap",
     "errors": "errors", "layers": "layers", "notebook": "notebook",
 }  # fmt: skip
 

@@ -1,0 +1,206 @@
+"""tracked_completion around the vendors' own SDKs, over real sockets: the caller notices nothing, the books all."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace as N
+from typing import Any
+
+import pytest
+from faults import FaultServer, completion, error, events, reply, streamed
+
+import tokenkit as tk
+from tokenkit.errors import BudgetExceeded, UserError
+
+ASKED = [{"role": "user", "content": "Name a river."}]
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Iterator[tk.Kit]:
+    with tk.Kit.simulated(pace=0, home=tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as made:
+        yield made
+
+
+def openai(server: FaultServer, name: str = "OpenAI") -> Any:
+    module = pytest.importorskip("openai", reason="the openai SDK is not installed")
+    return getattr(module, name)(api_key="sk-test", base_url=f"{server.url}/v1", max_retries=0)
+
+
+def last(kit: tk.Kit) -> tk.Receipt:
+    found = kit.receipt()
+    assert found is not None
+    return found
+
+
+def test_openai_answers_as_ever_and_is_in_the_books(kit: tk.Kit, server: FaultServer) -> None:
+    server.script(reply(body=completion("The Danube.", prompt_tokens=9, completion_tokens=4)))
+    client = openai(server)
+    answer = tk.tracked_completion(
+        model="gpt-4o",
+        messages=ASKED,
+        endpoint_name="demo",
+        provider_client=client,
+        kit=kit,
+        user="alice",
+        max_tokens=9,
+    )
+    assert type(answer).__name__ == "ChatCompletion"
+    assert answer.choices[0].message.content == "The Danube."
+    sent = json.loads(server.requests[0].body)
+    assert sent == {"model": "gpt-4o", "messages": ASKED, "user": "alice", "max_tokens": 9}
+    receipt = last(kit)
+    assert (receipt.model, receipt.user, receipt.endpoint_name) == ("openai/gpt-4o", "alice", "demo")
+    assert receipt.cost_nanos == receipt.reprice() == 9 * 2_500 + 4 * 10_000
+    assert receipt.answer == "The Danube."
+    assert kit.ledger.verify()
+
+
+def test_a_stream_is_the_clients_own_and_counted_when_it_ends(kit: tk.Kit, server: FaultServer) -> None:
+    server.script(streamed(events(" one", " two", " three"), size=200))
+    stream = tk.tracked_completion(
+        model="gpt-4o", messages=ASKED, provider_client=openai(server), kit=kit, stream=True,
+        stream_options={"include_usage": True},
+    )  # fmt: skip
+    assert stream.response.status_code == 200
+    text = "".join(part.choices[0].delta.content or "" for part in stream if part.choices)
+    assert text == " one two three"
+    receipt = last(kit)
+    assert (receipt.status, receipt.streamed, receipt.usage.source) == ("ok", True, "reported")
+    assert receipt.usage.output_tokens == 3
+
+
+@pytest.mark.parametrize("how", ["close", "with", "forget"])
+def test_a_stopped_stream_is_charged_for_what_came(kit: tk.Kit, server: FaultServer, how: str) -> None:
+    server.script(streamed(events(*[" the"] * 40), size=120, delay=0.002))
+    stream = tk.tracked_completion(model="gpt-4o", messages=ASKED, provider_client=openai(server), kit=kit, stream=True)
+    if how == "with":
+        with stream:
+            next(stream)
+    else:
+        next(stream)
+        if how == "close":
+            stream.close()
+        else:
+            del stream
+            gc.collect()
+    receipt = last(kit)
+    assert (receipt.status, receipt.usage.source, receipt.usage.output_tokens) == ("cancelled", "estimated", 1)
+
+
+def test_async_clients_and_streams(kit: tk.Kit, server: FaultServer) -> None:
+    server.script(reply(body=completion("Yes.")), streamed(events(" a", " b"), size=300))
+    client = openai(server, "AsyncOpenAI")
+
+    async def both() -> tuple[str, str]:
+        answer = await tk.tracked_completion(model="gpt-4o", messages=ASKED, provider_client=client, kit=kit)
+        stream = await tk.tracked_completion(
+            model="gpt-4o", messages=ASKED, provider_client=client, kit=kit, stream=True
+        )
+        text = "".join([part.choices[0].delta.content or "" async for part in stream if part.choices])
+        await client.close()
+        return answer.choices[0].message.content, text
+
+    assert asyncio.run(both()) == ("Yes.", " a b")
+    assert kit.ledger.sql("select status from calls")["status"].tolist() == ["ok", "ok"]
+
+
+def test_the_clients_error_passes_through_and_is_recorded(kit: tk.Kit, server: FaultServer) -> None:
+    server.script(error(429))
+    client = openai(server)
+    with pytest.raises(Exception, match="429") as stop:
+        tk.tracked_completion(model="gpt-4o", messages=ASKED, provider_client=client, kit=kit)
+    assert type(stop.value).__name__ == "RateLimitError"
+    receipt = last(kit)
+    assert (receipt.status, receipt.error_type, receipt.cost_nanos) == ("error", "RateLimitError", 0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK's own, about the model's age
+def test_anthropic_input_includes_what_was_cached(kit: tk.Kit, server: FaultServer) -> None:
+    module = pytest.importorskip("anthropic", reason="the anthropic SDK is not installed")
+    body = {
+        "id": "m", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "stop_reason": "end_turn",
+        "stop_sequence": None, "content": [{"type": "text", "text": "The Rhine."}],
+        "usage": {"input_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 20,
+                  "output_tokens": 7},
+    }  # fmt: skip
+    server.script(reply(body=json.dumps(body).encode()))
+    client = module.Anthropic(api_key="sk-ant-test", base_url=server.url, max_retries=0)
+    answer = tk.track(client, kit=kit, endpoint_name="tracked").messages.create(
+        model="claude-sonnet-4-5", max_tokens=20, messages=ASKED
+    )
+    assert answer.content[0].text == "The Rhine."
+    receipt = last(kit)
+    assert (receipt.usage.input_tokens, receipt.usage.cache_read_input_tokens) == (125, 100)
+    assert receipt.cost_nanos == 5 * 3_000 + 100 * 300 + 20 * 3_750 + 7 * 15_000
+    assert receipt.endpoint_name == "tracked"
+
+
+def test_google_output_includes_thoughts(kit: tk.Kit) -> None:
+    usage = N(prompt_token_count=10, candidates_token_count=4, thoughts_token_count=6, cached_content_token_count=None)
+    client = N(models=N(generate_content=lambda **kw: N(text="Loire", usage_metadata=usage, candidates=[1], **kw)))
+    answer = tk.tracked_completion(model="gemini-2.5-flash", messages="Name a river.", provider_client=client, kit=kit)
+    assert answer.contents == "Name a river."
+    assert last(kit).usage.output_tokens == 10
+    assert last(kit).provider == "google"
+
+
+def test_a_budget_stops_it_before_it_is_sent_and_a_cap_holds(kit: tk.Kit, server: FaultServer) -> None:
+    server.script(reply(body=completion("Yes.", prompt_tokens=9, completion_tokens=4)))
+    client = openai(server)
+
+    def ask() -> Any:
+        return tk.tracked_completion(model="gpt-4o", messages=ASKED, provider_client=client, kit=kit, max_tokens=60)
+
+    with kit.budgets.cap("0.001 USD") as cap:
+        assert ask().choices
+        assert ask().choices
+        for _ in range(20):
+            try:
+                ask()
+            except BudgetExceeded:
+                break
+        with pytest.raises(BudgetExceeded, match="this cell"):
+            ask()
+    stands = kit.budgets.standing(cap)
+    assert 0 < stands.spent <= 1_000_000
+    assert stands.held == 0
+    assert stands.calls == len(server.requests)
+
+
+def test_nothing_of_ours_breaks_the_caller(kit: tk.Kit, server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.script(reply(body=completion("Yes.")))
+    client = openai(server)
+    monkeypatch.setattr("tokenkit.wrap.calls._said", set())
+    kit.journal.close()
+    for file in kit.home.glob("journal.sqlite3*"):
+        file.unlink()
+    (kit.home / "journal.sqlite3").write_bytes(b"no database" * 500)
+    with pytest.warns(RuntimeWarning, match="could not write down a tracked call"):
+        answer = tk.tracked_completion(model="gpt-4o", messages=ASKED, provider_client=client, kit=kit)
+    assert answer.choices[0].message.content == "Yes."
+    answer = tk.tracked_completion(model="gpt-4o", messages=ASKED, provider_client=client, kit=kit)  # said once
+    odd = N(chat=N(completions=N(create=lambda **kw: "a bare string")))
+    with pytest.warns(RuntimeWarning, match="could not read a client's answer"):
+        assert tk.tracked_completion(model="m", messages=object(), provider_client=odd, kit=kit) == "a bare string"
+    with pytest.raises(UserError, match="is no client known here"):
+        tk.tracked_completion(model="m", messages=ASKED, provider_client=object(), kit=kit)
+
+
+def test_keys_and_prompts_stay_where_they_belong(tmp_path: Path, server: FaultServer) -> None:
+    server.script(reply(body=completion("Yes.")))
+    (tmp_path / "tokenkit.toml").write_text("[ledger]\nstore_prompts = false\n")
+    with tk.Kit(tmp_path / "tokenkit.toml", home=tmp_path, environ={"TOKENKIT_SIMULATED": "1"}) as kit:
+        tk.tracked_completion(model="gpt-4o", messages=ASKED, provider_client=openai(server), kit=kit)
+        assert last(kit).prompt is None
+        assert last(kit).answer is None
+    assert b"sk-test" not in b"".join(file.read_bytes() for file in tmp_path.glob("journal*"))
