@@ -31,7 +31,7 @@ def test_a_sweep_is_the_compressions_it_names() -> None:
 
 def test_an_empty_sweep_and_mistakes_are_told() -> None:
     assert tk.lab.sweep([]).chart().title == "Nothing was compressed"
-    with pytest.raises(UserError, match="queries must be as many"):
+    with pytest.raises(UserError, match="queries must be a list, one for each of the 2"):
         tk.lab.sweep(TEXTS, queries=["one"])
     with pytest.raises(UserError, match="list of stage lists"):
         tk.lab.sweep(TEXTS, ["normalize"])
@@ -42,3 +42,46 @@ def test_an_empty_sweep_and_mistakes_are_told() -> None:
 def test_a_model_without_a_price_saves_an_unknown_amount() -> None:
     frame = tk.lab.sweep(TEXTS, [["normalize"]], [0.5], model="house/unheard-of").df()
     assert frame["saved_usd"].isna().all()
+
+
+def test_a_lone_string_is_not_read_character_by_character() -> None:
+    with pytest.raises(UserError, match="list of texts"):
+        tk.lab.sweep(TEXTS[0])
+    with pytest.raises(UserError, match="list of passages"):
+        tk.lab.sweep(TEXTS, evidence=["Basel", "Short"])
+    with pytest.raises(UserError, match="queries must be a list"):
+        tk.lab.sweep(TEXTS, queries="??")
+
+
+def test_a_text_without_evidence_does_not_raise_the_average() -> None:
+    swept = tk.lab.sweep(TEXTS, [["summarize"]], [0.3], evidence=[["words that are not in the text"], []])
+    frame = swept.df()
+    assert frame["evidence_kept"].tolist()[0] == 0.0
+    assert frame["evidence_kept"].isna().tolist() == [False, True]
+    assert swept.chart().title == "No compression here saved tokens and kept 95 % of the evidence"
+    assert "nothing to compare" in tk.lab.sweep(TEXTS, [["normalize"]], [0.5], evidence=[[], []]).chart().title
+
+
+def test_the_title_claims_no_evidence_and_no_saving_where_there_was_none() -> None:
+    swept = tk.lab.sweep(["One sentence that stays."], [["normalize"]], [0.5])
+    assert swept.df()["tokens_after"].tolist() == swept.df()["tokens_before"].tolist()
+    assert swept.chart().title == "No compression here saved tokens and kept 95 % of the words that matter"
+
+
+def test_seconds_are_those_of_the_compression_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def slow(*_: object) -> float:
+        clock[0] += 1_000
+        return 1.0
+
+    monkeypatch.setattr("tokenkit.analysis.lab.recall", slow)
+    monkeypatch.setattr("tokenkit.analysis.lab.time.perf_counter", lambda: clock[0])
+    assert tk.lab.sweep(TEXTS, [["normalize"]], [0.5]).df()["seconds"].max() < 1_000
+
+
+def test_stages_of_ones_own_are_called_by_their_names() -> None:
+    def shorter(messages: object, aim: object) -> object:
+        return messages
+
+    assert tk.lab.sweep(TEXTS[:1], [[shorter, "normalize"]], [0.5]).df()["stages"].tolist() == ["shorter, normalize"]

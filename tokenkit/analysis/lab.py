@@ -33,28 +33,29 @@ class Sweep:
 
     def chart(self) -> Chart:
         """Draw tokens saved against evidence kept, a line for each list of stages, a point for each target."""
-        column = "evidence_kept" if "evidence_kept" in self.rows else "recall"
+        given = "evidence_kept" in self.rows
+        column, what = ("evidence_kept", "evidence") if given else ("recall", "words that matter")
         if self.rows.empty:
             return nothing("Nothing was compressed", self.rows)
-        totals = self.rows.groupby(["stages", "target"], as_index=False).agg(
-            before=("tokens_before", "sum"),
-            after=("tokens_after", "sum"),
-            kept=(column, "mean"),
-            seconds=("seconds", "sum"),
-        )
-        totals["saved"] = 1 - totals["after"] / totals["before"].clip(lower=1)
-        best = totals[totals["kept"] >= 0.95]
-        title = "No compression here kept 95 % of the evidence"
-        if not best.empty:
-            top = best.loc[best["saved"].idxmax()]
-            title = (
-                f"{top['stages']} saves {top['saved']:.0%} of the tokens and keeps {top['kept']:.0%} of the evidence"
+        totals = (
+            self.rows.groupby(["stages", "target"], as_index=False)
+            .agg(
+                before=("tokens_before", "sum"),
+                after=("tokens_after", "sum"),
+                kept=(column, "mean"),
+                seconds=("seconds", "sum"),
             )
+            .dropna(subset=["kept"])
+        )
+        if totals.empty:
+            return nothing("No text came with evidence, so there is nothing to compare", self.rows)
+        totals["saved"] = 1 - totals["after"] / totals["before"].clip(lower=1)
+        title = _finding(totals, what)
         alt = altair_late()
         base = chart_of(totals, ["stages"]).encode(
             x=alt.X("saved:Q", axis=alt.Axis(title="tokens saved", format="%", tickCount=6)),
             y=alt.Y(
-                "kept:Q", axis=alt.Axis(title="evidence kept", format="%", tickCount=5), scale=alt.Scale(zero=False)
+                "kept:Q", axis=alt.Axis(title=f"{what} kept", format="%", tickCount=5), scale=alt.Scale(zero=False)
             ),
             color=alt.Color("stages:N", scale=alt.Scale(range=list(PALETTE))),
         )
@@ -63,6 +64,15 @@ class Sweep:
 
     def __repr__(self) -> str:
         return f"Sweep({len(self.rows)} compressions; {self.chart().title})"
+
+
+def _finding(totals: pandas.DataFrame, what: str) -> str:
+    """Return the most that was saved while 95 % of what matters was kept, in words."""
+    best = totals[(totals["kept"] >= 0.95) & (totals["saved"] > 0)]
+    if best.empty:
+        return f"No compression here saved tokens and kept 95 % of the {what}"
+    top = best.loc[best["saved"].idxmax()]
+    return f"{top['stages']} saves {top['saved']:.0%} of the tokens and keeps {top['kept']:.0%} of the {what}"
 
 
 def sweep(
@@ -77,14 +87,19 @@ def sweep(
 ) -> Sweep:
     """Compress every text with every list of stages to every target; nothing is sent.
 
-    ``queries`` and ``evidence`` (passages that matter) run beside ``texts``; without evidence, recall by words stands
-    for it. ``price`` is what a token costs, by default ``model``'s published price. Raises UserError.
+    ``queries`` and ``evidence`` (for each text the passages that matter) run beside ``texts``; without evidence, recall
+    by words stands for it, and a text with no passages has none to keep. ``seconds`` are those of the compression
+    alone. ``price`` is what a token costs, by default ``model``'s published price. Raises UserError.
     """
     import pandas  # heavy: only where a frame is made
 
+    if isinstance(texts, str):
+        raise UserError("texts is a list of texts: put a lone text into brackets, as in sweep([text]).")
     for name, beside in (("queries", queries), ("evidence", evidence)):
-        if beside is not None and len(beside) != len(texts):
-            raise UserError(f"{name} must be as many as texts: {len(texts)}, not {len(beside)}.")
+        if isinstance(beside, str) or (beside is not None and len(beside) != len(texts)):
+            raise UserError(f"{name} must be a list, one for each of the {len(texts)} texts, not {len(beside)}.")
+    if evidence is not None and any(isinstance(passages, str) for passages in evidence):
+        raise UserError("evidence is for each text a list of passages, such as [['Ships reach Basel.'], []].")
     if stages and all(isinstance(one, str) for one in stages):
         raise UserError("stages is a list of stage lists, such as [['normalize'], ['normalize', 'summarize']].")
     provider, _, name = model.rpartition("/")
@@ -94,17 +109,22 @@ def sweep(
         query = queries[place] if queries is not None else None
         for steps in stages:
             for target in targets:
-                began = time.perf_counter()
                 aim = Aim(target=target, query=query, model=model, count=lambda t: count_text(t, model).tokens)
+                began = time.perf_counter()
                 made = compress(text, list(steps), aim)
+                seconds = time.perf_counter() - began
                 row: dict[str, Any] = {
-                    "text": place, "stages": ", ".join(getattr(s, "name", str(s)) for s in steps), "target": target,
+                    "text": place, "stages": ", ".join(map(_named, steps)), "target": target,
                     "tokens_before": made.before, "tokens_after": made.after, "kept": made.ratio,
-                    "recall": recall(text, made.text, query), "seconds": time.perf_counter() - began,
+                    "recall": recall(text, made.text, query), "seconds": seconds,
                     "saved_usd": None if rule is None else made.saved * rule.receipt(made.before).input / 1e15,
                 }  # fmt: skip
                 if evidence is not None:
                     wanted = [passage for passage in evidence[place] if passage.strip()]
-                    row["evidence_kept"] = sum(p in made.text for p in wanted) / len(wanted) if wanted else 1.0
+                    row["evidence_kept"] = sum(p in made.text for p in wanted) / len(wanted) if wanted else None
                 rows.append(row)
     return Sweep(pandas.DataFrame(rows))
+
+
+def _named(stage: Any) -> str:
+    return stage if isinstance(stage, str) else str(getattr(stage, "name", getattr(stage, "__name__", stage)))
