@@ -424,3 +424,13 @@ def test_a_receipt_of_the_unknown_shows_itself(tmp_path: Path) -> None:
         stream.close()
         assert kit.budgets.unknown() == ()
         assert tk.Receipt.from_json(lost.to_json()) == lost
+
+
+def test_a_limit_of_nothing_lets_nothing_through(kit: Kit) -> None:
+    kit.budgets.set(0, window="day")
+    for model in ("tiny", "sage"):  # tiny is free, and still
+        with pytest.raises(BudgetExceeded):
+            kit.call(PROMPT, model=model, max_tokens=5)
+    assert sent(kit) == 0
+    with pytest.raises(ConfigError, match="not an amount"):
+        kit.budgets.set("1,000")

@@ -396,3 +396,20 @@ def test_a_lock_held_too_long_is_a_sentence(tmp_path):
     assert len(ids(holder)) == 1
     holder.close()
     waiter.close()
+
+
+def test_a_home_on_a_network_file_system_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokenkit.journal import files
+
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {tmp_path}/far nfs4 rw 0 0\nbroken\n")
+    assert files.network_mount(tmp_path / "far" / "home", mounts) == "nfs4"
+    assert files.network_mount(tmp_path / "farther", mounts) is None
+    assert files.network_mount(tmp_path, tmp_path / "none") is None
+    monkeypatch.setattr(files, "network_mount", lambda folder: "nfs4")
+    journal = Journal(tmp_path / "home" / "journal.sqlite3")
+    with pytest.warns(RuntimeWarning, match="network file system"):
+        journal.head()
+    journal.close()
+    journal.head()  # said once
+    journal.close()

@@ -71,8 +71,50 @@ def played(limit: int, calls: int = 4000) -> tuple[int, int]:
     return checked, held
 
 
+def kept(past: int, accounts_there: int, rounds: int = 2000) -> tuple[float, float]:
+    """Return microseconds of reserve, settle and receipt, and of one plain insert of the same row, after ``past``."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal.sqlite3")
+        books = Accounts(lambda: journal, [Budget("1000000 USD", user="*")])
+        attempt = Attempt("p/m", "p", 1, usage=Usage(1, 1), cost_nanos=10)
+
+        def receipt(name: str) -> Receipt:
+            return Receipt(name, 1, 0.0, "ok", "p/m", cost_nanos=10, attempts=(attempt,))
+
+        with journal.transaction() as rows:
+            body = receipt("old").to_json()
+            rows.executemany(
+                "INSERT INTO receipts VALUES (?, ?, 1, ?, x'00', x'00')",
+                ((n, f"old-{n}", body) for n in range(1, past + 1)),
+            )
+        callers = [Who(f"user-{n}", "p", "p/m", None, None) for n in range(accounts_there)]
+        full, plain = [], []
+        for n in range(rounds):
+            made = receipt(f"new-{n}")
+            began = time.perf_counter()
+            books.reserve(books.rules(), callers[n % len(callers)], made.id, Ask(1, 1, 20), lambda made=made: made)
+            books.write(made)
+            full.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            with journal.transaction() as rows:
+                row = (past + rounds + n + 1, f"plain-{n}", made.to_json())
+                rows.execute("INSERT INTO buckets VALUES (?, 1.0, 1.0)", (row[1] + row[2],))
+            plain.append(time.perf_counter() - began)
+        journal.close()
+        return statistics.median(full) * 1e6, statistics.median(plain) * 1e6
+
+
 def main() -> None:
-    """Print both."""
+    """Print all three."""
+    before = 0.0
+    for past, there in ((1, 1), (100_000, 1), (1_000_000, 1), (1, 100)):
+        full, plain = kept(past, there)
+        growth = f", {full / before:.2f} x the first" if before else ""
+        before = before or full
+        print(
+            f"{past:>9,} receipts, {there:>3} accounts: reserve, settle and receipt {full:.0f} us, "
+            f"one plain insert {plain:.0f} us ({full / plain:.1f} x){growth}"
+        )
     none = per_call(0)
     print(f"a simulated call without a budget: {none:.0f} us")
     for budgets in (1, 3):

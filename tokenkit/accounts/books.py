@@ -35,9 +35,13 @@ _CHARGE = """UPDATE accounts SET held = held - ?, spent = spent + ?, calls = cal
              WHERE account = ? AND period = ? RETURNING spent, held, calls, violations, noticed"""
 
 
-def reserve(rows: Connection, call: str, holds: list[Hold], body: str, now: int, lease: int) -> tuple[Short, ...]:
-    """Hold all or none; ``body`` is the receipt to file if nobody comes back until ``now + lease`` (nanoseconds)."""
-    sweep(rows, now)
+def reserve(
+    rows: Connection, call: str, holds: list[Hold], body: str, until: int, *, again: bool = False
+) -> tuple[Short, ...]:
+    """Hold all or none; ``body`` is the receipt to file if nobody comes back until ``until`` (Unix nanoseconds).
+
+    ``again``: the call has settled a try before.
+    """
     short = []
     for hold in holds:
         row = rows.execute(STANDS, (hold.account, hold.period.name)).fetchone() or (0, 0)
@@ -45,8 +49,9 @@ def reserve(rows: Connection, call: str, holds: list[Hold], body: str, now: int,
             short.append(lack)
     if short:
         return tuple(short)
-    _come_back(rows, call, None, None)
-    rows.execute(_ASKED, (call, "held", now + lease, body))
+    if again:
+        _come_back(rows, call, None, None)
+    rows.execute(_ASKED, (call, "held", until, body))
     for hold in holds:
         rows.execute(_HOLD, (hold.account, hold.period.name, hold.amount))
         place = (call, hold.account, hold.period.name, hold.amount, hold.budget.unit)
@@ -69,11 +74,12 @@ def finish(
     rows: Connection, receipt: Receipt, holds: Iterable[Hold], nanos: Nanos | None, tokens: int | None
 ) -> list[Alert]:
     """Write a receipt and charge what its call still holds; ``nanos`` and ``tokens`` are its last try's."""
-    if _come_back(rows, receipt.id, nanos, tokens):
-        alerts = []
+    row = rows.execute("SELECT state FROM asked WHERE call = ?", (receipt.id,)).fetchone()
+    alerts: list[Alert] = []
+    if row is not None and row[0] not in ("held", "settled"):
+        _come_back(rows, receipt.id, nanos, tokens)
     else:
-        row = rows.execute("SELECT state FROM asked WHERE call = ?", (receipt.id,)).fetchone()
-        alerts = _charge(rows, receipt.id, holds, nanos, tokens) if row == ("held",) else []
+        alerts = _charge(rows, receipt.id, holds, nanos, tokens) if row is not None and row[0] == "held" else []
         rows.execute("DELETE FROM asked WHERE call = ?", (receipt.id,))
     append(rows, receipt)
     return alerts

@@ -37,8 +37,8 @@ class Hold(NamedTuple):
 
 def missing(hold: Hold, spent: int, held: int) -> Short | None:
     """Return what a hold falls short of on an account that stands so; None where it fits, or need not."""
-    if not hold.budget.hard or spent + held + hold.amount <= hold.budget.amount:
-        return None
+    if not hold.budget.hard or 0 < hold.budget.amount >= spent + held + hold.amount:
+        return None  # a limit of 0 lets nothing through, not even what is free
     return Short(Standing(hold.budget, hold.account, hold.period, spent, held), hold.amount)
 
 

@@ -46,7 +46,7 @@ def shut(
                     stands.budget.action,
                     f"{OVER_BUDGET}{stands.account!r} is in USD and it has no price",
                 )
-            elif amount is not None and amount > stands.free:
+            elif amount is not None and (amount > stands.free or stands.budget.amount == 0):
                 short = Short(stands, amount)
                 if not _helped(request, model, tokens, short, now):
                     found[model.id] = (stands.budget.action, str(short))

@@ -24,6 +24,9 @@ from tokenkit.standing import Alert, Short, Standing
 LEASE_SECONDS = 1200.0
 """How long a reservation outlives the last sign of life; longer than the longest silence a driver waits out."""
 
+SWEEP_NANOS = 10**9
+"""How often a process looks for calls whose lease is over."""
+
 FRESH_SECONDS = 0.1
 """How soon a limit that another kernel sets, raises or removes is known here."""
 
@@ -41,6 +44,7 @@ class _Open:
     settled: Nanos = 0
     settled_tokens: int = 0
     shared: bool = False  # it has rows in the journal
+    settled_once: bool = False
 
 
 class Accounts:
@@ -62,7 +66,7 @@ class Accounts:
         self._journal, self._lease, self._now = journal, int(lease * 10**9), now
         self.configured = tuple(configured)
         self._kept: Mapping[str, tuple[str, Budget]] = {}
-        self._shared, self._fresh_until = shared, 0.0
+        self._shared, self._fresh_until, self._swept = shared, 0.0, 0
         self._open: dict[str, _Open] = {}
 
     # Which budgets there are.
@@ -155,8 +159,13 @@ class Accounts:
             # Noted before the journal changes: an interrupt in between finds what there is to let go of.
             known.holds, known.shared = wanted, known.shared or bool(shared)
             if shared:
+                now = self._now()
                 with self._journal().transaction() as rows:
-                    short = books.reserve(rows, call, shared, body, self._now(), self._lease)
+                    if not self._swept <= now < self._swept + SWEEP_NANOS:
+                        books.sweep(rows, now)
+                        self._swept = now
+                    again = known.settled_once
+                    short = books.reserve(rows, call, shared, body, now + self._lease, again=again)
                 if short:
                     known.holds = ()
                     return short
@@ -189,7 +198,7 @@ class Accounts:
                 with self._journal().transaction() as rows:
                     alerts = books.settle(rows, call, known.holds, (nanos, tokens), body, self._now() + self._lease)
             alerts += _charge_here(known.holds, call, nanos, tokens)
-            known.holds = ()
+            known.holds, known.settled_once = (), True
             known.settled += nanos or 0
             known.settled_tokens += tokens or 0
         return alerts

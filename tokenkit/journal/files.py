@@ -6,6 +6,7 @@ import os
 import secrets
 import sqlite3
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -65,6 +66,35 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 
+NETWORKED = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"})
+_warned: set[Path] = set()
+
+
+def network_mount(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
+    """Return the kind of network file system that ``folder`` is on; None for a local disk, or where nobody can tell."""
+    try:
+        rows = [line.split() for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return None
+    places = [(row[1].replace("\\040", " "), row[2]) for row in rows if len(row) > 2]
+    above = [(len(place), kind) for place, kind in places if folder.is_relative_to(place)]
+    kind = max(above, default=(0, ""))[1]
+    return kind if kind in NETWORKED else None
+
+
+def warn_of_network(folder: Path) -> None:
+    """Say once that locks may not hold where this folder is: two machines could spend the same money."""
+    kind = None if folder in _warned else network_mount(folder)
+    if kind is not None:
+        _warned.add(folder)
+        warnings.warn(
+            f"{folder} is on a network file system ({kind}), where SQLite's locks may not hold between machines: "
+            "budgets could be overdrawn and receipts lost. Set TOKENKIT_HOME to a local folder, or use a team's journal.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
 def make_private(folder: Path) -> None:
     """Make a folder and every missing one above it, for nobody but their owner (0700)."""
     if not folder.is_dir():
@@ -74,6 +104,7 @@ def make_private(folder: Path) -> None:
 
 def open_file(path: Path, durability: Durability, patience: float) -> sqlite3.Connection:
     make_private(path.parent)
+    warn_of_network(path.parent)
     with suppress(FileExistsError):
         # Made here and not by SQLite, which would give it the umask's mode; -wal and -shm inherit this one.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
