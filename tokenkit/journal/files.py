@@ -89,7 +89,7 @@ def warn_of_network(folder: Path) -> None:
         _warned.add(folder)
         warnings.warn(
             f"{folder} is on a network file system ({kind}), where SQLite's locks may not hold between machines: "
-            "budgets could be overdrawn and receipts lost. Set TOKENKIT_HOME to a local folder, or use a team's journal.",
+            "budgets could be overdrawn, receipts lost. Set TOKENKIT_HOME to a local folder, or use a team's journal.",
             RuntimeWarning,
             stacklevel=2,
         )
