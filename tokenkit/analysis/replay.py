@@ -168,16 +168,17 @@ class Replay:
 
     @cached_property
     def best_single(self) -> tuple[str, Decimal | None] | None:
-        """The model that could have taken most calls alone, the cheapest of those, and its list price in USD."""
+        """The cheapest model that alone could have taken nearly every call (99 % of what any could), and its price."""
         found = []
         for place, name in enumerate(self.slider.cube.models):
             able = [one for one in self.slider.cube.classes if place in one.eligible]
             if able and all(place in one.costs for one in able):
-                calls = sum(one.calls for one in able)
-                found.append((-calls, sum(one.costs[place] for one in able), name))
-        if not found:
+                found.append((sum(one.calls for one in able), sum(one.costs[place] for one in able), name))
+        most = max((calls for calls, _, _ in found), default=0)
+        fit = [(nanos / calls, nanos, name) for calls, nanos, name in found if calls >= 0.99 * most]
+        if not fit:
             return None
-        _, nanos, name = min(found)
+        _, nanos, name = min(fit)
         return name, usd(nanos)
 
     def df(self) -> pandas.DataFrame:

@@ -27,4 +27,4 @@ def _shown(value: Any) -> str:
         missing = True
     if missing:
         return ""
-    return f"{value:,.4g}" if isinstance(value, float) else _html.visible(str(value), 80)
+    return f"{value:,.6g}" if isinstance(value, float) else _html.visible(str(value), 80)

@@ -62,7 +62,7 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
 
 def button(text: str, what: str, work: Callable[[], None], board: Callable[[], Board]) -> Any:
     """Return a button that does ``work`` and shows its errors in the board."""
-    made = ipywidgets.Button(description=text, tooltip=what)
+    made = ipywidgets.Button(description=text, tooltip=what, layout=ipywidgets.Layout(width="auto"))
     made.on_click(lambda _: board().doing(work))
     return made
 
