@@ -1,7 +1,8 @@
-"""What widgets show stays text and has labels; a run that is stopped or whose critic fails leaves what it had."""
+"""What widgets say is true and stays text: what the lab strikes through is gone, stopped and failed runs are told."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
@@ -9,12 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tokenkit as tk
 from tokenkit.effects import LocalAnswer, WireRequest
+from tokenkit.notebook.widgets.squeeze import marked
 from tokenkit.providers import simulated
 
 HOSTILE = "</textarea></script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>"
+SENTENCES = (
+    "It rained.", "It rained a lot.", "Ships reach Basel on the Rhine.", "See {\"a\":  1,  \"b\": [1,  2]} here.",
+    "The   Danube flows  through ten countries.", "# A heading", "- one thing here", "Question: what is 2 plus 2?",
+    "Answer: 4.", "", "<b>bold</b> & more.",
+)  # fmt: skip
+
+
+def unstruck(html: str) -> str:
+    """Return what a reader of the marked text would say was kept, without its spaces."""
+    rest = re.sub(r"<del[^>]*>.*?</del>", "", html, flags=re.DOTALL)
+    return "".join(unescape(re.sub(r"<[^>]+>", "", rest)).split())
 
 
 def bundle(widget: Any) -> dict[str, str]:
@@ -36,6 +52,37 @@ def refusal(wire: WireRequest) -> LocalAnswer:
     """Refuse as a provider does whose message is hostile."""
     body = b'{"error":{"message":"<img src=x onerror=window.pwned=1> no such key"}}'
     return LocalAnswer(401, {"content-type": "application/json"}, 0.0, [(0.0, body)])
+
+
+@given(kept=st.lists(st.tuples(st.sampled_from(SENTENCES), st.booleans()), max_size=25))
+@settings(max_examples=150, deadline=None)
+def test_what_is_not_struck_through_is_what_was_kept(kept: list[tuple[str, bool]]) -> None:
+    before = "\n".join(sentence for sentence, _ in kept)
+    after = "\n".join(" ".join(sentence.split()) for sentence, stays in kept if stays)
+    assert unstruck(marked(before, after)) == "".join(after.split())
+
+
+@pytest.mark.parametrize(
+    "stages", [["normalize"], ["dedupe"], ["summarize"], ["hyperbolic"], ["normalize", "summarize"]]
+)
+@pytest.mark.parametrize("target", [0.2, 0.5, 1.0])
+def test_the_lab_strikes_through_what_its_stages_left_out(stages: list[str], target: float) -> None:
+    shots = "\n\n".join(f"Question: what is {n} plus {n}?\nAnswer: It is easy. It is {2 * n}." for n in range(6))
+    with tk.Kit.simulated(pace=0) as kit:
+        for text in ("It rained. Ships reach   Basel. It rained.\n\n\n\nThe Danube flows. It rained.", shots):
+            lab = tk.widgets.compression_lab(kit, text, "Which ships reach Basel?")
+            lab.target.value = target
+            for name, box in lab.stages.items():
+                box.value = name in stages
+            made = kit.compress(text, stages, query="Which ships reach Basel?", target=target)
+            assert f"{made.before:,} → {made.after:,} tokens" in lab.body
+            assert unstruck(marked(text, made.text)) == "".join(made.text.split())
+            assert marked(text, made.text) in lab.body
+
+
+def test_text_a_stage_wrote_anew_does_not_strike_out_the_rest() -> None:
+    shown = unstruck(marked("One is here. Two is there. Three is far.", "Two was put otherwise. Three is far."))
+    assert shown == "Threeisfar."
 
 
 def test_every_control_has_a_label_and_hostile_values_stay_text() -> None:
@@ -71,6 +118,29 @@ def test_a_failing_critic_leaves_the_plan_and_says_so(tmp_path: Path) -> None:
         assert kit.ledger.df()["status"].tolist().count("ok") == 1
 
 
+def test_a_failing_planner_is_told_in_the_widget_and_in_the_saved_picture(tmp_path: Path) -> None:
+    with kit_answering(tmp_path, refusal) as kit:
+        duel = tk.widgets.adversarial(kit, "Plan a launch.", max_tokens=40)
+        duel.run()
+        duel.wait()
+        assert duel.runs == []
+        for shown in (duel.message, bundle(duel)["text/html"]):
+            assert "no such key" in shown
+            assert "<img" not in shown
+            assert "Traceback" not in shown
+        duel.run()
+        duel.wait()
+        assert "no such key" in duel.message
+
+
+def test_a_kit_without_models_says_so_in_the_widget(tmp_path: Path) -> None:
+    with tk.Kit(home=tmp_path, providers=[], models=[], environ={}) as kit:
+        duel = tk.widgets.adversarial(kit, "Plan a launch.")
+        duel.doing(duel.run)
+        assert "no chat model" in duel.message
+        assert tk.widgets.compression_lab(kit, "One. Two. Three. Four.").message == ""
+
+
 def test_stopping_within_the_critique_keeps_the_plan_and_a_receipt_for_each_call() -> None:
     with tk.Kit.simulated(pace=0) as kit:
         duel = tk.widgets.adversarial(kit, "Plan a launch.", max_tokens=60)
@@ -90,3 +160,19 @@ def test_stopping_within_the_critique_keeps_the_plan_and_a_receipt_for_each_call
         assert len(kit.ledger.df()) == 2
         for _, text in duel._phases:
             assert text[-10:] in unescape(duel.body)
+
+
+def test_the_run_one_compares_with_stays_chosen() -> None:
+    with tk.Kit.simulated(pace=0) as kit:
+        duel = tk.widgets.adversarial(kit, "Plan a launch.", max_tokens=30)
+        for _ in range(2):
+            duel.run()
+            duel.wait()
+        duel.earlier.value = 0
+        duel.swap()
+        duel.run()
+        duel.wait()
+        assert duel.earlier.value == 0
+        assert duel.runs[0]._repr_html_() in duel.body
+        assert duel.runs[2]._repr_html_() in duel.body
+        assert (duel.runs[2].planner, duel.runs[2].critic) == (duel.runs[0].critic, duel.runs[0].planner)

@@ -56,7 +56,7 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
         made = super()._repr_mimebundle_(**wanted)
         data = made[0] if isinstance(made, tuple) else made
         if data is not None:
-            data["text/html"] = self.body
+            data["text/html"] = self.message + self.body
         return made
 
 

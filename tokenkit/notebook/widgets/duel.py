@@ -36,8 +36,9 @@ class Duel(Board):
         names = [model.id for model in kit.models if "chat" in model.capabilities]
         wide = ipywidgets.Layout(width="min(100%, 60em)", height="5em")
         self.prompt = ipywidgets.Textarea(value=prompt, description="task", layout=wide)
-        self.planner = ipywidgets.Dropdown(options=names, value=names[0], description="planner", style=WIDE)
-        self.critic = ipywidgets.Dropdown(options=names, value=names[-1], description="critic", style=WIDE)
+        first, last = (names[0], names[-1]) if names else (None, None)
+        self.planner = ipywidgets.Dropdown(options=names, value=first, description="planner", style=WIDE)
+        self.critic = ipywidgets.Dropdown(options=names, value=last, description="critic", style=WIDE)
         self.rounds = ipywidgets.IntSlider(value=1, min=1, max=5, description="rounds", style=WIDE)
         self.earlier = ipywidgets.Dropdown(options=[("none", -1)], value=-1, description="beside run", style=WIDE)
         this = lambda: self  # noqa: E731 - the board exists once __init__ is done
@@ -61,6 +62,10 @@ class Duel(Board):
             raise UserError("A run is going on: stop it first.")
         if not self.prompt.value.strip():
             raise UserError("There is no task: write one above.")
+        if self.planner.value is None:
+            raise UserError(
+                "This kit knows no chat model, so there is nobody to argue: give it a provider's key first."
+            )
         self._stop.clear()
         self._phases = []
         self._thread = threading.Thread(target=lambda: self.doing(self._argue), daemon=True)
@@ -85,13 +90,17 @@ class Duel(Board):
                 self.prompt.value, planner=self.planner.value, critic=self.critic.value,
                 rounds=int(self.rounds.value), show=self._heard, max_tokens=self.max_tokens,
             )  # fmt: skip
-        except Stopped:
+        except Exception as error:
+            self._draw()  # what came since it was last drawn
+            if not isinstance(error, Stopped):
+                raise
             self.say("Stopped. What was asked has its receipt.")
-            self._draw()
             return
+        chosen = self.earlier.value
         self.runs.append(done)
         beside = [(f"{n}: {run!r}", n) for n, run in enumerate(self.runs[:-1])]
         self.earlier.options = [("none", -1), *beside]
+        self.earlier.value = chosen
         self._show()
 
     def _heard(self, delta: Delta) -> None:

@@ -10,7 +10,7 @@ import ipywidgets
 
 from tokenkit import _html
 from tokenkit.compress import STAGES, recall
-from tokenkit.compress.outline import outline
+from tokenkit.compress.damage import units
 from tokenkit.compress.pipeline import Compressed
 from tokenkit.money import round_to_nanos, show_usd
 from tokenkit.notebook.widgets.board import WIDE, Board, changed
@@ -56,7 +56,9 @@ class Lab(Board):
         if not chosen:
             self.body = _html.answer("Tick a stage.")
             return
-        made = self.kit.compress(self.text.value, chosen, query=query, target=float(self.target.value))
+        made = self.kit.compress(
+            self.text.value, chosen, query=query, target=float(self.target.value), model=self.model.value or "gpt-4o"
+        )
         left = recall(self.text.value, made.text, query)
         share = "" if made.ratio is None else f", {1 - made.ratio:.0%} saved"
         tokens = f"{made.before:,} → {made.after:,} tokens{share}"
@@ -74,18 +76,33 @@ class Lab(Board):
 
 
 def marked(before: str, after: str) -> str:
-    """Return a text with what is not in ``after`` struck through and dimmed; all of it is escaped."""
-    there = Counter(piece.strip() for piece in outline(after).pieces)
-    parts = []
-    for piece in outline(before).pieces:
-        shown = escape(_html.visible(piece))
-        key = piece.strip()
-        if not key or there[key] > 0:
-            there[key] -= bool(key)
-            parts.append(shown)
-        else:
-            parts.append(f'<del style="opacity:.55">{shown}</del>')
+    """Return a text with what is not in ``after`` struck through and dimmed; all of it is escaped.
+
+    Spaces do not count, since ``normalize`` changes them: what is not struck through is ``after`` in the same order,
+    but for what a stage wrote anew. Time is linear in the length of both.
+    """
+    pieces, made = _pieces(before), [key for key in map(_key, _pieces(after)) if key]
+    left = Counter(map(_key, pieces))
+    parts, at = [], 0
+    for piece in pieces:
+        while at < len(made) and not left[made[at]]:
+            at += 1  # nothing that is still to come reads like this: it was written anew
+        key, shown = _key(piece), escape(_html.visible(piece))
+        left[key] -= 1
+        kept = not key or (at < len(made) and made[at] == key)
+        at += bool(key) and kept
+        parts.append(shown if kept else f'<del style="opacity:.55">{shown}</del>')
     return f'<div class="tokenkit-answer {_html.PLAIN}" style="white-space:pre-wrap">{"".join(parts)}</div>'
+
+
+def _pieces(text: str) -> list[str]:
+    """Return lines and sentences. An outline would cut a text with two worked examples unlike one with three."""
+    ends = [end for _, end in units(text)]
+    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+
+
+def _key(piece: str) -> str:
+    return "".join(piece.split())
 
 
 def compression_lab(kit: Kit, text: str = "", query: str = "") -> Lab:
