@@ -293,3 +293,17 @@ def test_the_kit_is_made_once_and_can_be_replaced(
     assert notebook.kit() is made
     assert notebook.use(cells.kit) is notebook.kit() is cells.kit
     made.close()
+
+
+def test_the_last_answer_is_rated_from_its_cell(cells: Cells) -> None:
+    cells.run("%route --model tiny --max-tokens 5 hello")
+    first = cells.kit.receipt()
+    assert first is not None
+    assert f"rated simulated/tiny 1 (receipt {first.id[-8:]})" in cells.run("%rate up clear and short").out
+    cells.run("%route --model swift --max-tokens 5 hello")
+    cells.run(f"%rate --id {first.id[-8:]} 0.25")
+    rated = cells.kit.ledger.sql("select id, rating, comment from rated_calls")
+    assert rated["id"].tolist() == [first.id]
+    assert rated["rating"].tolist() == [0.25]
+    for line, told in (("%rate much", "from 0 to 1"), ("%rate 7", "from 0"), ("%rate --id zz 1", "no receipt 'zz'")):
+        assert told in cells.run(line).line

@@ -53,10 +53,13 @@ SPEND = (
 )
 RECEIPT = (Option("verbose", bool, "show the plan and every stage too"), KIT)
 
+RATE = (Option("id", str, "another call than the last one, by its id or the end of it", "ID"), KIT)
+
 ABOUT = {
     "%%route": "Ask a model: the cell is the prompt, byte for byte. `%route [options] prompt` asks from one line.",
     "%tokens": "Count tokens, offline: `%tokens [options] text`, or the cell with %%tokens.",
     "%spend": "Show what was spent.",
+    "%rate": "Say how good the last answer was, from 0 (bad) to 1 (good): `%rate 1 [why]`. What-if learns from it.",
     "%receipt": "Show the last receipt, or the one whose id begins or ends like this: `%receipt [id]`.",
 }
 
@@ -220,6 +223,24 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
         if receipt is None:
             raise UserError(f"There is no receipt {rest!r}." if rest else "There is no receipt yet: ask something.")
         Live(rich=is_rich(self.shell)).finish(receipt, verbose=bool(said.get("verbose")))
+
+    @no_var_expand
+    @line_magic
+    @magic("%rate", RATE)
+    def rate(self, said: dict[str, Any], rest: str, cell: str | None) -> None:
+        """Rate the last call of this kernel, or one by its id."""
+        kit = kit_said(self.shell, said)
+        mine = self.last[1] if self.last is not None and self.last[0] is kit else None
+        receipt = kit.receipt(said["id"]) if "id" in said else mine or kit.receipt()
+        if receipt is None:
+            raise UserError(f"There is no receipt {said['id']!r}." if "id" in said else "There is no call to rate yet.")
+        number, _, why = rest.partition(" ")
+        try:
+            rating = float({"up": "1", "down": "0", "👍": "1", "👎": "0"}.get(number, number))
+        except ValueError:
+            raise UserError(f"%rate needs a number from 0 to 1, up or down, not {number!r}.") from None
+        kit.rate(receipt, rating, why.strip() or None)
+        print(f"rated {receipt.model or receipt.requested_model} {rating:g} (receipt {receipt.id[-8:]})")
 
 
 def kit_said(shell: Any, said: dict[str, Any]) -> Kit:
