@@ -204,3 +204,29 @@ def test_keys_and_prompts_stay_where_they_belong(tmp_path: Path, server: FaultSe
         assert last(kit).prompt is None
         assert last(kit).answer is None
     assert b"sk-test" not in b"".join(file.read_bytes() for file in tmp_path.glob("journal*"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK's own, about the model's age
+def test_a_stopped_anthropic_stream_is_not_charged_at_its_placeholder(kit: tk.Kit, server: FaultServer) -> None:
+    module = pytest.importorskip("anthropic", reason="the anthropic SDK is not installed")
+    head = {
+        "id": "m", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "content": [],
+        "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 25, "output_tokens": 1},
+    }  # fmt: skip
+    rows: list[dict[str, Any]] = [{"type": "message_start", "message": head}]
+    rows.append({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
+    word = {"type": "text_delta", "text": " the"}
+    rows += [{"type": "content_block_delta", "index": 0, "delta": word} for _ in range(60)]
+    body = "".join(f"event: {row['type']}\ndata: {json.dumps(row)}\n\n" for row in rows).encode()
+    server.script(streamed(body, size=400, delay=0.002))
+    client = module.Anthropic(api_key="sk-ant-test", base_url=server.url, max_retries=0)
+    stream = tk.tracked_completion(
+        model="claude-sonnet-4-5", messages=ASKED, provider_client=client, kit=kit, stream=True, max_tokens=99
+    )
+    for n, _ in enumerate(stream):
+        if n == 30:
+            stream.close()
+            break
+    usage = last(kit).usage
+    assert (usage.input_tokens, usage.source) == (25, "estimated")
+    assert usage.output_tokens > 20

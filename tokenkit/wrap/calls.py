@@ -173,7 +173,8 @@ class Call:
             self.done = True
         try:
             accounts = self.books[1]
-            if self.usage is None and (status == "ok" or self.text):
+            # What a stream says at its beginning of its end is a placeholder: a stopped one is counted by us.
+            if (self.usage is None and status == "ok") or (status != "ok" and self.text):
                 self._estimate()
             receipt = self._receipt(status, self.usage, stop)
             try:
@@ -194,7 +195,8 @@ class Call:
 
     def _estimate(self) -> None:
         request = self.request
-        size = count_messages(request.messages, request.model).tokens
+        told = None if self.usage is None else self.usage.input_tokens
+        size = count_messages(request.messages, request.model).tokens if told is None else told
         self.usage = Usage(size, count_text("".join(self.text), request.model).tokens, source="estimated")
 
     def _receipt(self, status: Status, usage: Usage | None, stop: BaseException | None) -> Receipt:
