@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "tokenkit"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     # 0 nouns: the standard library only
-    ("errors", "money", "types", "receipts", "_html", "effects"),
+    ("errors", "money", "types", "plain", "receipts", "_html", "effects"),
     # 1 judgement: pure; clock and randomness are passed in
     ("vocab", "tokens", "pricing", "catalog", "route", "breaker", "limits", "budget", "standing", "compress"),
     # 2 wire: encode and decode, no sockets

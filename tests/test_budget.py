@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -275,7 +276,8 @@ class Books(RuleBasedStateMachine):
     def end(self, one: Running | None, part: float) -> None:
         if one is not None:
             tries = (*one.tries, (int(one.nanos * part), int(one.tokens * part)))
-            self.kernels[one.kernel].write(receipt(one.call, *tries))
+            written = self.kernels[one.kernel].charged(receipt(one.call, *tries))
+            self.kernels[one.kernel].write(written)
 
     @rule(target=running, one=consumes(running), part=st.floats(0, 1), nanos=st.integers(0, 6000))
     def fail_and_try_again(self, one: Running | None, part: float, nanos: int) -> Running | None:
@@ -287,7 +289,7 @@ class Books(RuleBasedStateMachine):
         lost = receipt(one.call, *tries, (nanos, one.tokens), status="unknown")
         asked = Ask(one.tokens, 0, nanos)
         if accounts.reserve(accounts.rules(), one.caller, one.call, asked, lambda: lost):
-            accounts.write(receipt(one.call, *tries))
+            accounts.write(accounts.charged(receipt(one.call, *tries)))
             return None
         return one._replace(nanos=nanos, tries=tries)
 
@@ -329,6 +331,23 @@ class Books(RuleBasedStateMachine):
             tries = Receipt.from_json(body).attempts
             going_on += sum(one.cost_nanos or 0 for one in (tries[:-1] if state == "held" else tries))
         assert logged + going_on == money.spent
+
+    @invariant()
+    def every_account_is_the_sum_of_its_charges(self) -> None:
+        journal = self.journals[0]
+        open_calls = journal.ask("SELECT body FROM asked WHERE state IN ('held', 'settled')")
+        receipts = [entry.receipt for entry in journal.rows(limit=10_000)]
+        receipts += [Receipt.from_json(body) for (body,) in open_calls]
+        charged: Counter[tuple[str, str]] = Counter()
+        for one in receipts:
+            charged.update({charge[:2]: charge.charged for charge in one.charges})
+        spent = {
+            (account, when): spent
+            for account, when, spent in journal.ask("SELECT account, period, spent FROM accounts")
+        }
+        assert {place: amount for place, amount in charged.items() if amount} == {
+            place: amount for place, amount in spent.items() if amount
+        }
 
     def teardown(self) -> None:
         self.kernels[0].sweep(everything=True)

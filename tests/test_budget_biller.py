@@ -64,6 +64,8 @@ def test_four_kernels_with_kills_and_cancels_overspend_nothing(tmp_path: Path) -
         logged = kit.ledger.sql("select sum(cost_nanos) as nanos, count(*) as calls from calls").iloc[0]
         assert logged["nanos"] >= invoice
         assert logged["nanos"] == stands.spent, "money and log disagree"
+        touched = kit.ledger.sql("select charged from budgets_touched where account = ?", [stands.account])
+        assert touched["charged"].tolist() == [stands.spent], "an account is not the sum of what it was charged"
         assert kit.budgets.unknown(), "no kernel was killed while a call was under way: this test proved nothing"
         assert kit.ledger.verify()
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokenkit.errors import LedgerError, UserError
 from tokenkit.journal import Journal
 from tokenkit.ledger import Ledger, copying
-from tokenkit.receipts import Attempt, Candidate, Plan, PriceReceipt, Receipt, StageReport, Verdict, new_id
+from tokenkit.receipts import Attempt, Candidate, Charge, Plan, PriceReceipt, Receipt, StageReport, Verdict, new_id
 from tokenkit.types import TokenCount, Usage
 
 PRICE = PriceReceipt("genai-prices", "gpt-4o", 2_500_000_000, 10_000_000_000, 1_250_000_000, at="2026-01-02T03:04:05Z")
@@ -48,7 +48,9 @@ def full(**fields: object) -> Receipt:
         "attempts": (failed, attempt(waited=0.25, response_model="one-2026")),
         "stages": (StageReport("dedupe", 300, 200, 0.01, True), StageReport("summarize", 200, 200, 0.0, False, False,
                                                                            "does not pay")),
-        "verdicts": (Verdict("daily", "warn", "80 %"),), "notes": ("fell back",), "user": "alice", "session": "s1",
+        "verdicts": (Verdict("daily", "warn", "80 %"),),
+        "charges": (Charge("daily", "2026-11-21", "usd", 2_000_000, 1_125_000), Charge("alice", "total", "tokens")),
+        "notes": ("fell back",), "user": "alice", "session": "s1",
         "endpoint_name": "demo", "prompt": "Why?", "answer": "Because.", "finish_reason": "stop", "streamed": True,
     } | fields)  # fmt: skip
 
@@ -212,6 +214,7 @@ DAMAGED = st.fixed_dictionaries(
             {}, optional=dict.fromkeys(("started_at", "price", "usage", "model"), JSON)), max_size=3),
         "stages": st.lists(JSON | st.fixed_dictionaries({"before": JSON, "after": JSON}), max_size=3),
         "verdicts": st.lists(JSON, max_size=3),
+        "charges": st.lists(JSON | st.fixed_dictionaries({"account": JSON, "held": JSON, "charged": JSON}), max_size=3),
     },
 )  # fmt: skip
 
@@ -227,7 +230,8 @@ def test_whatever_the_journal_holds_every_row_is_a_call_and_the_ledger_readable(
             connection.execute("UPDATE receipts SET body = ? WHERE seq = ?", (json.dumps(body), number))
     assert ledger.df()["seq"].tolist() == list(range(1, len(bodies) + 1))
     assert ledger.note is None
-    for view in ("attempts", "stages", "verdicts", "candidates", "prices", "spend_daily", "latency_by_provider",
+    for view in ("attempts", "stages", "verdicts", "charges", "budgets_touched", "candidates", "prices",
+                 "spend_daily", "latency_by_provider",
                  "compression_by_stage", "count_error_by_model", "otel_calls"):  # fmt: skip
         ledger.sql(f"SELECT * FROM {view}")
     ledger.journal.close()
@@ -405,3 +409,11 @@ def test_nothing_is_rewritten_when_nothing_waits(ledger):
     ledger.df()
     ledger.spend()
     assert ledger.path.stat().st_mtime_ns == before
+
+
+def test_the_budgets_a_call_touched_are_told_with_amounts(ledger):
+    write(ledger, full(), full())
+    rows = ledger.sql("SELECT * EXCLUDE (seq) FROM charges WHERE seq = 1 ORDER BY position").to_numpy().tolist()
+    assert rows == [[1, "daily", "2026-11-21", "usd", 2_000_000, 1_125_000], [2, "alice", "total", "tokens", 0, 0]]
+    touched = ledger.sql("SELECT account, calls, charged FROM budgets_touched").to_numpy().tolist()
+    assert touched == [["alice", 0, 0], ["daily", 2, 2_250_000]]

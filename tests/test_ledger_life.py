@@ -189,7 +189,8 @@ def test_what_is_old_is_dropped_or_loses_its_texts_and_the_file_shrinks(kit: Kit
     assert len(kit.ledger.sql("select * from rated_calls")) == 1
     before = kit.ledger.path.stat().st_size
     freed = kit.ledger.compact()
-    assert kit.ledger.path.stat().st_size == before - freed < before
+    assert kit.ledger.path.stat().st_size < before
+    assert freed >= before - kit.ledger.path.stat().st_size
     assert kit.ledger.path.stat().st_mode & 0o777 == 0o600
     kit.call("Again", max_tokens=5)
     assert kit.ledger.df().shape[0] == 2

@@ -18,12 +18,13 @@ import pytest
 from tokenkit.errors import LedgerError
 from tokenkit.journal import Journal
 from tokenkit.ledger import Ledger, copying, files
-from tokenkit.receipts import Attempt, Candidate, Plan, PriceReceipt, Receipt, StageReport, Verdict, new_id
+from tokenkit.receipts import Attempt, Candidate, Charge, Plan, PriceReceipt, Receipt, StageReport, Verdict, new_id
 from tokenkit.types import Usage
 
 LONG = os.environ.get("TOKENKIT_LONG") == "1"
-TABLES = ("calls", "attempts", "stages", "verdicts", "plans", "candidate_sets", "prices", "candidates", "spend_daily",
-          "latency_by_provider", "compression_by_stage", "count_error_by_model", "otel_calls")  # fmt: skip
+TABLES = ("calls", "attempts", "stages", "verdicts", "charges", "plans", "candidate_sets", "prices", "candidates",
+          "spend_daily", "latency_by_provider", "compression_by_stage",
+          "count_error_by_model", "otel_calls")  # fmt: skip
 
 
 def receipt(number: int = 0, **fields: object) -> Receipt:
@@ -36,6 +37,7 @@ def receipt(number: int = 0, **fields: object) -> Receipt:
         "id": new_id(), "started_at": 1_700_000_000_000_000_000 + number, "seconds": 0.5, "status": "ok",
         "requested_model": "auto", "model": "a/one", "provider": "a", "usage": usage, "cost_nanos": number,
         "price": price, "plan": plan, "attempts": (attempt,), "stages": (stage,), "verdicts": (Verdict("p", "allow"),),
+        "charges": (Charge("all", "total", "usd", number, number),),
     } | fields)  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from html import escape
 from typing import NamedTuple
 
 from tokenkit.money import Nanos, show_usd
-from tokenkit.receipts import Attempt, Candidate, Plan, Receipt, StageReport
+from tokenkit.receipts import Attempt, Candidate, Charge, Plan, Receipt, StageReport
 from tokenkit.types import Usage
 
 LONGEST_NAME = 80
@@ -181,6 +181,8 @@ def _receipt_facts(receipt: Receipt) -> Facts:
     if receipt.verdicts:
         said = [" ".join(f"{v.policy}: {v.outcome}. {v.message}".split()) for v in receipt.verdicts]
         facts.append(("policy", [visible(line, LONGEST_PROSE) for line in said]))
+    if receipt.charges:
+        facts.append(("budgets", [_charge_line(charge) for charge in receipt.charges[:8]]))
     if receipt.error and not any(a.error == receipt.error for a in receipt.attempts):
         facts.append(("error", [_prose(receipt.error)]))
     notes = [*receipt.notes, *(note for a in receipt.attempts for note in a.notes)]
@@ -188,6 +190,14 @@ def _receipt_facts(receipt: Receipt) -> Facts:
         facts.append(("notes", [_prose(note) for note in dict.fromkeys(notes)]))
     facts.append(("receipt", [_name(receipt.id)]))
     return facts
+
+
+def _charge_line(charge: Charge) -> str:
+    charged, held = (
+        show_usd(amount) if charge.unit == "usd" else f"{amount:,} tokens" for amount in (charge.charged, charge.held)
+    )
+    when = "" if len(charge.period) == 32 else f", {_name(charge.period)}"  # a cell's or request's id says nothing
+    return f"{charged} of {_name(charge.account)}{when}; {held} was held"
 
 
 def _model_line(receipt: Receipt) -> str:

@@ -193,7 +193,9 @@ class Asking:
 
     @cached_property
     def _recorded(self) -> Layer:
-        return layers.recorded(self._write, store_prompts=self.config.store_prompts, redact=self._redact)
+        return layers.recorded(
+            self._write, charged=self.accounts.charged, store_prompts=self.config.store_prompts, redact=self._redact
+        )
 
     def _write(self, receipt: Receipt) -> None:
         try:

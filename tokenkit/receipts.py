@@ -11,12 +11,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from decimal import Decimal
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from tokenkit.money import FEMTOS_PER_NANO, Nanos, Rate, ceil_to_nanos, per_million, round_to_nanos, show_usd, usd
+from tokenkit.plain import encode, make, plain, shaped
 from tokenkit.types import Response, TokenCount, Usage
 
 Status = Literal["ok", "error", "cancelled", "unknown"]
@@ -195,6 +195,20 @@ class Verdict:
     message: str = ""
 
 
+class Charge(NamedTuple):
+    """What a call took from one budget's account in one period: nano-USD or tokens, as ``unit`` says (usd, tokens).
+
+    ``held`` is the most that its last try could take, reserved before it was sent; ``charged`` what all its tries did
+    take, less than nothing in a correction. Summed over all receipts, an account's charges are what it has spent.
+    """
+
+    account: str
+    period: str
+    unit: str
+    held: int = 0
+    charged: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """One logical call, however many tries it took. Times are Unix nanoseconds; durations are seconds.
@@ -218,6 +232,7 @@ class Receipt:
     attempts: tuple[Attempt, ...] = ()
     stages: tuple[StageReport, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    charges: tuple[Charge, ...] = ()
     notes: tuple[str, ...] = ()
     error_type: str | None = None
     error: str | None = None
@@ -266,7 +281,7 @@ class Receipt:
 
     def to_json(self) -> str:
         """Return the receipt as one line of JSON; ``from_json`` gives back an equal receipt."""
-        return _ENCODE(_plain(self))
+        return encode(plain(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Receipt:
@@ -317,43 +332,7 @@ def new_id() -> str:
     return f"{value:032x}"
 
 
-def _plain(value: Any) -> dict[str, Any]:
-    """Turn a noun into JSON values, leaving out every field that still has its default.
-
-    Written for speed: it runs within every call, once for each attempt, candidate and price.
-    """
-    names, defaults, read = _SHAPES[value.__class__]
-    found: dict[str, Any] = {}
-    for name, item, default in zip(names, read(value), defaults, strict=True):
-        if item is default:
-            continue
-        kind = item.__class__
-        if kind is tuple and item and item[0].__class__ in _SHAPES:
-            found[name] = [_plain(each) for each in item]
-        elif kind in _SHAPES:
-            found[name] = _plain(item)
-        elif item != default:
-            # Numbers, texts, and tuples of them: json writes tuples as lists, all the way down.
-            found[name] = item
-    return found
-
-
-_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
-
-_DEFAULTS: Mapping[type, tuple[tuple[str, Any], ...]] = {
-    cls: tuple((f.name, f.default) for f in fields(cls))
-    for cls in (PriceReceipt, Plan, Attempt, StageReport, Verdict, Receipt, Usage)
-} | {Candidate: tuple((name, Candidate._field_defaults.get(name)) for name in Candidate._fields)}
-
-_SHAPES: Mapping[type, tuple[tuple[str, ...], tuple[Any, ...], Callable[[Any], Iterable[Any]]]] = {
-    cls: (names := tuple(n for n, _ in rows), tuple(d for _, d in rows), attrgetter(*names))
-    for cls, rows in _DEFAULTS.items()
-}
-
-
-def _make(cls: type, data: Mapping[str, Any], **nested: Any) -> Any:
-    known = {name for name, _ in _DEFAULTS[cls]}
-    return cls(**{k: v for k, v in data.items() if k in known and k not in nested}, **nested)
+shaped(PriceReceipt, Candidate, Plan, Attempt, StageReport, Verdict, Charge, Receipt, Usage)
 
 
 def _many(build: Any, rows: Iterable[Any] | None) -> tuple[Any, ...]:
@@ -361,17 +340,17 @@ def _many(build: Any, rows: Iterable[Any] | None) -> tuple[Any, ...]:
 
 
 def _usage(data: Mapping[str, Any] | None) -> Usage | None:
-    return None if data is None else _make(Usage, data)
+    return None if data is None else make(Usage, data)
 
 
 def _price(data: Mapping[str, Any] | None) -> PriceReceipt | None:
-    return None if data is None else _make(PriceReceipt, data)
+    return None if data is None else make(PriceReceipt, data)
 
 
 def _candidate(data: Mapping[str, Any]) -> Candidate:
     count = data.get("input_tokens")
     terms = tuple((str(name), float(value)) for name, value in data.get("terms", ()))
-    return _make(Candidate, data, terms=terms, input_tokens=None if count is None else TokenCount(*count))  # type: ignore[no-any-return]
+    return make(Candidate, data, terms=terms, input_tokens=None if count is None else TokenCount(*count))  # type: ignore[no-any-return]
 
 
 def _attempt(data: Mapping[str, Any]) -> Attempt:
@@ -380,19 +359,20 @@ def _attempt(data: Mapping[str, Any]) -> Attempt:
         "price": _price(data.get("price")),
         "notes": tuple(data.get("notes", ())),
     }
-    return _make(Attempt, data, **nested)  # type: ignore[no-any-return]
+    return make(Attempt, data, **nested)  # type: ignore[no-any-return]
 
 
 def _receipt(data: Mapping[str, Any]) -> Receipt:
     plan = data.get("plan")
-    return _make(  # type: ignore[no-any-return]
+    return make(  # type: ignore[no-any-return]
         Receipt,
         data,
         usage=_usage(data.get("usage")),
         price=_price(data.get("price")),
-        plan=None if plan is None else _make(Plan, plan, candidates=_many(_candidate, plan.get("candidates"))),
+        plan=None if plan is None else make(Plan, plan, candidates=_many(_candidate, plan.get("candidates"))),
         attempts=_many(_attempt, data.get("attempts")),
-        stages=_many(lambda row: _make(StageReport, row), data.get("stages")),
-        verdicts=_many(lambda row: _make(Verdict, row), data.get("verdicts")),
+        stages=_many(lambda row: make(StageReport, row), data.get("stages")),
+        verdicts=_many(lambda row: make(Verdict, row), data.get("verdicts")),
+        charges=_many(lambda row: make(Charge, row), data.get("charges")),
         notes=tuple(data.get("notes", ())),
     )

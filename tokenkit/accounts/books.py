@@ -16,7 +16,7 @@ from tokenkit.accounts.entries import Hold, actual, missing
 from tokenkit.errors import UserError
 from tokenkit.journal import append
 from tokenkit.money import Nanos
-from tokenkit.receipts import Receipt, new_id
+from tokenkit.receipts import Charge, Receipt, new_id
 from tokenkit.standing import Alert, Short, Standing, level
 
 if TYPE_CHECKING:
@@ -102,11 +102,13 @@ def sweep(rows: Connection, now: int) -> int:
     overdue = rows.execute(_OVERDUE, (now,)).fetchall()
     for call, state, body in overdue:
         receipt = Receipt.from_json(body)
-        receipt = replace(receipt, id=_beside(call, "unknown" if state == "held" else "stopped"))
-        append(rows, receipt)
         # Held: a try was under way, and may have been billed in full. Else it died between two tries.
-        held = rows.execute("SELECT account, period, amount FROM holds WHERE call = ?", (call,)).fetchall()
-        for name, when, amount in held:
+        held = rows.execute("SELECT account, period, amount, unit FROM holds WHERE call = ?", (call,)).fetchall()
+        full = ((name, when, unit, amount, amount) for name, when, amount, unit in held)
+        beside = _beside(call, "unknown" if state == "held" else "stopped")
+        receipt = replace(receipt, id=beside, charges=_summed(receipt.charges, full))
+        append(rows, receipt)
+        for name, when, amount, _ in held:
             rows.execute(_CHARGE, (amount, amount, 0, name, when)).fetchone()
         now_is = ("unknown" if state == "held" else "stopped", receipt.to_json(), call)
         rows.execute("UPDATE asked SET state = ?, body = ? WHERE call = ?", now_is)
@@ -128,9 +130,10 @@ def correct(
     ``moved``: the call has a receipt of its own by now, so this one takes back all that was filed.
     """
     held = rows.execute("SELECT account, period, amount, unit FROM holds WHERE call = ?", (call,)).fetchall()
-    for name, when, amount, unit in held:
-        place = (actual(unit, amount, nanos, tokens) - amount, name, when)
-        rows.execute("UPDATE accounts SET spent = spent + ? WHERE account = ? AND period = ?", place)
+    changes = [(name, when, unit, 0, actual(unit, amount, nanos, tokens) - amount) for name, when, amount, unit in held]
+    for name, when, _, _, change in changes:
+        told = "UPDATE accounts SET spent = spent + ? WHERE account = ? AND period = ?"
+        rows.execute(told, (change, name, when))
     charged = filed.cost_nanos or 0
     last = filed.attempts[-1].cost_nanos or 0 if filed.attempts else 0
     difference = -charged if moved else 0 if nanos is None else nanos - last
@@ -142,7 +145,7 @@ def correct(
         for name, when, amount, unit in held:
             told = "UPDATE holds SET amount = ? WHERE call = ? AND account = ? AND period = ?"
             rows.execute(told, (actual(unit, amount, nanos, tokens), call, name, when))
-        stands = replace(filed, cost_nanos=charged + difference)
+        stands = replace(filed, cost_nanos=charged + difference, charges=_summed(filed.charges, changes))
         rows.execute("UPDATE asked SET state = 'reconciled', body = ? WHERE call = ?", (stands.to_json(), call))
     receipt = replace(
         filed,
@@ -153,6 +156,7 @@ def correct(
         operation="correction",
         usage=None,
         cost_nanos=difference,
+        charges=tuple(c._replace(charged=-c.charged) for c in filed.charges) if moved else _summed((), changes),
         attempts=(),
         plan=None,
         notes=(f"puts right the {charged} nano-USD charged by {filed.id}",),
@@ -172,6 +176,15 @@ def one_unknown(rows: Connection, part: str) -> tuple[str, Receipt]:
         raise UserError(f"{part!r} names {what} whose cost is unknown. See `tokenkit budget reconcile`.")
     call, body = matching[0]
     return call, Receipt.from_json(body)
+
+
+def _summed(before: tuple[Charge, ...], more: Iterable[tuple[str, str, str, int, int]]) -> tuple[Charge, ...]:
+    """Return charges with more rows of ``(account, period, unit, held, charged)`` added to them."""
+    found = {charge[:2]: charge for charge in before}
+    for account, when, unit, held, charged in more:
+        so_far = found[account, when].charged if (account, when) in found else 0
+        found[account, when] = Charge(account, when, unit, held, so_far + charged)
+    return tuple(found.values())
 
 
 def _beside(call: str, what: str) -> str:

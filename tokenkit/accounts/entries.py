@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from tokenkit.budget import Budget, Period, Unit
 from tokenkit.money import Nanos
-from tokenkit.receipts import new_id
+from tokenkit.receipts import Charge, new_id
 from tokenkit.standing import Alert, Short, Standing, level
 
 IN_PROCESS = ("request", "cell")
@@ -33,6 +33,20 @@ class Hold(NamedTuple):
     def actual(self, nanos: Nanos | None, tokens: int | None) -> int:
         """Return what to charge for a cost and a use; unknown is charged in full."""
         return actual(self.budget.unit, self.amount, nanos, tokens)
+
+
+Charges = dict[tuple[str, str], Charge]
+"""What a call has taken so far, by account and period."""
+
+
+def charging(before: Charges, holds: Iterable[Hold], nanos: Nanos | None, tokens: int | None) -> Charges:
+    """Return ``before`` with one more try on it, which held ``holds``, cost ``nanos`` and took ``tokens``."""
+    after = dict(before)
+    for hold in holds:
+        place = (hold.account, hold.period.name)
+        so_far = after[place].charged if place in after else 0
+        after[place] = Charge(*place, hold.budget.unit, hold.amount, so_far + hold.actual(nanos, tokens))
+    return after
 
 
 def missing(hold: Hold, spent: int, held: int) -> Short | None:

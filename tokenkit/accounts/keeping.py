@@ -10,10 +10,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from tokenkit.accounts import books
-from tokenkit.accounts.entries import CAPS, IN_PROCESS, LOCK, PURSES, Hold, Purse, missing, purse, standing_of
+from tokenkit.accounts.entries import (
+    CAPS,
+    IN_PROCESS,
+    LOCK,
+    PURSES,
+    Charges,
+    Hold,
+    Purse,
+    charging,
+    missing,
+    purse,
+    standing_of,
+)
 from tokenkit.budget import Ask, Budget, Period, Who, account, period
 from tokenkit.errors import LedgerError, UserError
 from tokenkit.journal import Journal
@@ -45,6 +57,12 @@ class _Open:
     settled_tokens: int = 0
     shared: bool = False  # it has rows in the journal
     settled_once: bool = False
+    charges: Charges = field(default_factory=dict)
+
+    def charged(self, receipt: Receipt, charges: Charges | None = None) -> Receipt:
+        """Return a receipt of this call that says what it has taken from its budgets."""
+        taken = self.charges if charges is None else charges
+        return replace(receipt, charges=tuple(taken.values())) if taken else receipt
 
 
 class Accounts:
@@ -150,7 +168,8 @@ class Accounts:
             if (amount := asked.of(budget.unit)) is not None
         )
         shared = [hold for hold in wanted if not hold.here]
-        body = lost().to_json() if shared else ""  # before the locks: nobody need wait for JSON
+        started = self._open.get(call, _Open())
+        body = started.charged(lost()).to_json() if shared else ""  # before the locks: nobody need wait for JSON
         with LOCK:
             at = [(hold, purse(hold)) for hold in wanted if hold.here]
             if short := tuple(lack for hold, p in at if (lack := missing(hold, p.spent, p.held)) is not None):
@@ -192,16 +211,22 @@ class Accounts:
         if known is None or not known.holds:
             return []
         alerts: list[Alert] = []
+        charges = charging(known.charges, known.holds, nanos, tokens)
         with LOCK:
             if known.shared:
-                body = lost().to_json()
+                body = known.charged(lost(), charges).to_json()
                 with self._journal().transaction() as rows:
                     alerts = books.settle(rows, call, known.holds, (nanos, tokens), body, self._now() + self._lease)
             alerts += _charge_here(known.holds, call, nanos, tokens)
-            known.holds, known.settled_once = (), True
+            known.holds, known.charges, known.settled_once = (), charges, True
             known.settled += nanos or 0
             known.settled_tokens += tokens or 0
         return alerts
+
+    def charged(self, receipt: Receipt) -> Receipt:
+        """Return the receipt of a call that is over, with what it takes from each of its budgets."""
+        known = self._open.get(receipt.id)
+        return receipt if known is None else known.charged(receipt, _all_charges(receipt, known))
 
     def write(self, receipt: Receipt) -> list[Alert]:
         """Write a receipt and settle what its call still holds, in one transaction; return what there is to tell."""
@@ -282,6 +307,10 @@ class Accounts:
 def _charge_here(holds: Sequence[Hold], call: str, nanos: Nanos | None, tokens: int | None) -> list[Alert]:
     told = [purse(hold).charge(hold, call, nanos, tokens) for hold in holds if hold.here]
     return [alert for alert in told if alert is not None]
+
+
+def _all_charges(receipt: Receipt, known: _Open) -> Charges:
+    return charging(known.charges, known.holds, *_rest(receipt, known))
 
 
 def _rest(receipt: Receipt, known: _Open) -> tuple[Nanos | None, int | None]:

@@ -29,6 +29,7 @@ def commands_of(commands: argparse._SubParsersAction[Parser]) -> None:
     ledger["import"].add_argument("--format", dest="form", default=None, help="litellm, otel or table; guessed without")
     ledger["retain"].add_argument("days", type=float, help="how many days to keep")
     ledger["retain"].add_argument("--texts", action="store_true", help="drop only prompts and answers")
+    ledger["retain"].add_argument("--keep-journal", action="store_true", help="drop from the ledger alone")
 
 
 def _verify(said: argparse.Namespace) -> int:
@@ -58,7 +59,7 @@ def _import(said: argparse.Namespace) -> int:
 
 def _retain(said: argparse.Namespace) -> int:
     with kit_of(said) as kit:
-        print(kit.ledger.retain(said.days, texts_only=said.texts))
+        print(kit.ledger.retain(said.days, texts_only=said.texts, keep_journal=said.keep_journal))
     return 0
 
 

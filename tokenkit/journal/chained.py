@@ -25,7 +25,8 @@ GENESIS = bytes(32)
 """What the first row of a journal is chained to."""
 
 _HEAD = "SELECT seq, hash FROM receipts ORDER BY seq DESC LIMIT 1"
-CALLS = """replace(body, '"operation":"rating"', '') = body"""  # a rating is written like a receipt, and is none
+# A rating, or that old rows were let go, is written like a receipt, and is none.
+CALLS = """replace(replace(body, '"operation":"rating"', ''), '"operation":"retention"', '') = body"""
 _INSERT = "INSERT INTO receipts (seq, id, started_at, body, prev, hash) VALUES (?, ?, ?, ?, ?, ?)"
 # The casts and defaults are for damaged files, whose rows may hold what the table's own types forbid.
 _ROWS = """SELECT seq, coalesce(CAST(id AS TEXT), ''), coalesce(CAST(started_at AS INTEGER), 0),
@@ -139,6 +140,20 @@ class Journal:
     def ask(self, query: str, parameters: tuple[object, ...] = ()) -> list[Any]:
         """Return the rows of a query over the journal's own tables: for the modules that keep books in it."""
         return self._read(query, parameters)
+
+    def compact(self) -> int:
+        """Write the file anew without what was deleted, and return how many bytes that gave back.
+
+        Calls of other kernels wait meanwhile. Raises LedgerError.
+        """
+        before = self._size()
+        self._read("VACUUM")
+        self._read("PRAGMA wal_checkpoint(TRUNCATE)")
+        return before - self._size()
+
+    def _size(self) -> int:
+        both = (self.path, Path(f"{self.path}-wal"))
+        return sum(file.stat().st_size for file in both if file.exists())
 
     def close(self) -> None:
         """Close the file. A later write opens it again."""

@@ -21,6 +21,7 @@ from tokenkit.types import Message, Request, Response, Usage
 def recorded(
     write: Callable[[Receipt], None],
     *,
+    charged: Callable[[Receipt], Receipt] = lambda receipt: receipt,
     store_prompts: bool = True,
     redact: Callable[[Receipt], Receipt] | None = None,
     now: Callable[[], int] = time.time_ns,
@@ -28,6 +29,7 @@ def recorded(
 ) -> Layer:
     """Hand one Receipt per call to ``write``, and attach it to the response and the trail.
 
+    ``charged`` adds what the call takes from its budgets.
     With ``store_prompts`` off only the SHA-256 of the prompt is kept; ``redact`` sees every receipt before it is
     written, and when it fails the texts are dropped rather than written unredacted.
     """
@@ -45,7 +47,7 @@ def recorded(
             finally:
 
                 def settled() -> Receipt:
-                    receipt = _freeze(request, trail, response, stop, started_at, clock() - began)
+                    receipt = charged(_freeze(request, trail, response, stop, started_at, clock() - began))
                     return _redacted(receipt if store_prompts else replace(receipt, prompt=None, answer=None), redact)
 
                 _settle(trail, settled, write)

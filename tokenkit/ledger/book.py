@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from html import escape
 from pathlib import Path
@@ -18,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenkit.errors import LedgerError, UserError, did_you_mean
-from tokenkit.journal import Journal
+from tokenkit.journal import Journal, let_go
 from tokenkit.ledger import chain, copying, files, imports, life
 from tokenkit.ledger.files import Busy, Unavailable
 from tokenkit.ledger.imports import Imported
@@ -135,12 +136,16 @@ class Ledger:
 
     def verify(self) -> chain.Verification:
         """Check that the journal is what was written, and still has all that was copied; names the first bad row."""
-        known: list[tuple[int, bytes]] = []
+        known = self._watermark()
+        return chain.verify(self.journal, [known] if known else ())
+
+    def _watermark(self) -> tuple[int, bytes] | None:
+        """Return the number and hash of the journal's last row that is in the file; None where that cannot be read."""
         journal_id = self.journal.meta("journal_id")
         with suppress(Unavailable), files.reading(self.path, self.patience, turn=self.path) as connection:
             mark = copying.mark_of(connection, str(journal_id), "ledger.main")
-            known.append((mark.seq, mark.hash))
-        return chain.verify(self.journal, known)
+            return mark.seq, mark.hash
+        return None
 
     def export(self, path: str | os.PathLike[str], *, form: str | None = None) -> Path:
         """Write the table of calls, oldest first, to a ``.parquet``, ``.csv`` or ``.jsonl`` file (0600); name it.
@@ -185,23 +190,31 @@ class Ledger:
         new = self._changed(lambda connection: life.take_in(connection, rows), "take in calls")
         return Imported(new, len({row["id"] for row in rows}) - new, tuple(faults))
 
-    def retain(self, days: float, *, texts_only: bool = False) -> Retained:
-        """Drop from the ledger what is older than ``days``, or only its prompts and answers.
+    def retain(self, days: float, *, texts_only: bool = False, keep_journal: bool = False) -> Retained:
+        """Drop what is older than ``days``, or only its prompts and answers; the ledger then has no more of it.
 
-        The journal keeps its rows: they are chained, and prove what was. A ledger made anew from it has them again.
+        The journal lets go of the same old rows, whole, and keeps the rest as one chain (``keep_journal``, and a
+        team's journal, keep all of it: a ledger made anew has the dropped calls again). What is left of a call whose
+        texts were dropped is then in the ledger alone. The disk gets the space back with :meth:`compact`.
         """
         if not days >= 0:
             raise UserError(f"days must be at least 0, not {days!r}.")
         before = datetime.now(UTC) - timedelta(days=days)
         self.ingest()  # so that nothing old comes in afterwards
-        return self._changed(lambda connection: life.retain(connection, before, texts_only=texts_only), "drop calls")
+        done = self._changed(lambda connection: life.retain(connection, before, texts_only=texts_only), "drop calls")
+        if keep_journal or not isinstance(self.journal, Journal):
+            return done
+        known = self._watermark()
+        rows = let_go(self.journal, int(before.timestamp() * 10**9), known[0] - 1) if known else 0
+        return replace(done, journal_rows=rows)
 
     def compact(self) -> int:
         """Give the disk back what dropped rows took, and return how many bytes; other kernels wait meanwhile."""
         before = self.path.stat().st_size if self.path.exists() else 0
         with files.taking_turns(self.path, exclusive=True, patience=self.patience):
             files.rewritten(self.path)
-        return before - self.path.stat().st_size
+        after = self.path.stat().st_size if self.path.exists() else 0
+        return before - after + (self.journal.compact() if isinstance(self.journal, Journal) else 0)
 
     def _changed(self, change: Callable[[duckdb.DuckDBPyConnection], T], what: str) -> T:
         import duckdb  # as in export

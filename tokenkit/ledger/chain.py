@@ -2,7 +2,8 @@
 
 A chain shows the first row that was edited, deleted or moved. It cannot show that the newest rows were cut off, except
 against a hash kept elsewhere: the ledger's watermark, or a ``head`` somebody wrote down. Nor is it a signature: who
-can write the file can also write a new chain from some row on, which then differs from such a hash.
+can write the file can also write a new chain from some row on, which then differs from such a hash. Rows that were let
+go on purpose are vouched for by a row of the chain itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tokenkit.errors import LedgerError
-from tokenkit.journal import GENESIS, Entry, Journal
+from tokenkit.journal import GENESIS, Entry, Journal, beginning, vouched
 
 PAGE = 500  # rows read at a time
 
@@ -25,7 +26,8 @@ Fault = Literal["edited", "deleted", "reordered", "cut", "unreadable"]
 class Verification:
     """What ``verify`` found. True when nothing is wrong; printed, it is one sentence.
 
-    ``rows`` is how many rows were good before ``seq``, the first bad one; ``head`` the last good row's hash in hex.
+    ``rows`` is how many rows were good before ``seq``, the first bad one; ``head`` the last good row's hash in hex;
+    ``let_go`` how many rows were dropped by retention, which nobody can check any more.
     """
 
     rows: int
@@ -33,34 +35,44 @@ class Verification:
     fault: Fault | None = None
     seq: int | None = None
     message: str = ""
+    let_go: int = 0
 
     def __bool__(self) -> bool:
         return self.fault is None
 
     def __str__(self) -> str:
         if self.fault is None:
-            return f"All {self.rows:,} receipts are as they were written, in order. Head {self.head[:16]}…"
+            gone = f" ({self.let_go:,} older rows were let go)" if self.let_go else ""
+            return f"All {self.rows:,} receipts{gone} are as they were written, in order. Head {self.head[:16]}…"
         return self.message
 
 
 def verify(journal: Journal, known: Iterable[tuple[int, bytes]] = ()) -> Verification:
     """Check the whole journal, and that it still has the rows ``known`` from elsewhere as ``(seq, hash)``."""
     heads = {seq: digest for seq, digest in known if seq}
-    seq, prev, rows = 0, GENESIS, 0
+    first, seq, rows, prev = 0, 0, 0, GENESIS
+    unvouched: bytes | None = None
     try:
+        first, prev = beginning(journal)
+        seq, unvouched = first, prev if first else None
         while page := journal.rows(seq, PAGE):
             for entry in page:
                 fault = _fault(entry, seq, prev, journal) or _differs(entry, heads)
                 if fault is not None:
                     return Verification(rows, prev.hex(), fault[0], entry.seq, fault[1])
                 seq, prev, rows = entry.seq, entry.hash, rows + 1
+                if unvouched is not None and vouched(entry) == unvouched:
+                    unvouched = None
     except LedgerError as error:
         return Verification(rows, prev.hex(), "unreadable", seq + 1, f"Row {seq + 1} cannot be read. {error}")
+    if unvouched is not None:
+        message = f"Rows 1 to {first:,} were deleted: no row of the chain says that they were let go."
+        return Verification(rows, prev.hex(), "deleted", first, message)
     lost = sorted(missing for missing in heads if missing > seq)
     if lost:
         message = f"Rows {seq + 1:,} to {lost[-1]:,} were cut off the end of the journal: the ledger has seen them."
         return Verification(rows, prev.hex(), "cut", seq + 1, message)
-    return Verification(rows, prev.hex())
+    return Verification(rows, prev.hex(), let_go=first)
 
 
 def _fault(entry: Entry, seq: int, prev: bytes, journal: Journal) -> tuple[Fault, str] | None:

@@ -42,7 +42,7 @@ def section(name: str) -> str:
     return dict(zip(parts[1::2], parts[2::2], strict=True))[name]
 
 
-VERSION = 2
+VERSION = 3
 """The version of ``schema.sql``: its last ``@version`` section."""
 
 

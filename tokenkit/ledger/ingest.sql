@@ -20,6 +20,7 @@ SELECT seq, id, started_at_ns, TRY(json_transform(body, '{
   "stages": [{"stage": "VARCHAR", "before": "BIGINT", "after": "BIGINT", "seconds": "DOUBLE", "lossless": "BOOLEAN",
     "exact": "BOOLEAN", "skipped": "VARCHAR"}],
   "verdicts": [{"policy": "VARCHAR", "outcome": "VARCHAR", "message": "VARCHAR"}],
+  "charges": [{"account": "VARCHAR", "period": "VARCHAR", "unit": "VARCHAR", "held": "BIGINT", "charged": "BIGINT"}],
   "attempts": [{"model": "VARCHAR", "provider": "VARCHAR", "started_at": "BIGINT", "seconds": "DOUBLE",
     "first_chunk": "DOUBLE", "waited": "DOUBLE", "status": "VARCHAR", "http_status": "INTEGER",
     "error_type": "VARCHAR", "error": "VARCHAR", "request_id": "VARCHAR", "response_model": "VARCHAR",
@@ -109,6 +110,11 @@ SELECT seq, position, v.policy, v.outcome, coalesce(v.message, '') AS message
 FROM (SELECT seq, unnest(r.verdicts) AS v, unnest(range(1, len(r.verdicts) + 1)) AS position FROM staged)
 ORDER BY seq, position;
 
+INSERT INTO charges BY NAME
+SELECT seq, position, c.account, c.period, c.unit, coalesce(c.held, 0) AS held, coalesce(c.charged, 0) AS charged
+FROM (SELECT seq, unnest(r.charges) AS c, unnest(range(1, len(r.charges) + 1)) AS position FROM staged)
+ORDER BY seq, position;
+
 INSERT INTO calls BY NAME
 SELECT seq, id, since_epoch(started_at_ns) AS started_at, started_at_ns, r.seconds,
        r.attempts[-1].first_chunk AS time_to_first_chunk, coalesce(r.status, 'unreadable') AS status,
@@ -123,9 +129,10 @@ SELECT seq, id, since_epoch(started_at_ns) AS started_at, started_at_ns, r.secon
        coalesce(len(r.attempts), 0) AS tries, r.error_type, r.error, coalesce(r.cached, false) AS cached,
        coalesce(r.streamed, false) AS streamed, r.user, r.session, r.endpoint_name, r.parent,
        staged_plans.candidate_set, staged_plans.candidate_mask, r.prompt, r.answer, r.prompt_sha256, r.notes
-FROM staged LEFT JOIN staged_plans USING (seq) WHERE r.operation IS DISTINCT FROM 'rating' ORDER BY seq;
+FROM staged LEFT JOIN staged_plans USING (seq) WHERE coalesce(r.operation, '') NOT IN ('rating', 'retention') ORDER BY seq;
 
 -- A rating is written to the journal like a call, so that it is durable, chained, and copied once; here it is none.
+-- Nor is the row that says which rows the journal let go.
 INSERT INTO ratings BY NAME
 SELECT seq, r.parent AS id, least(greatest(r.rating, 0), 1) AS rating, r.answer AS comment,
        since_epoch(started_at_ns) AS rated_at

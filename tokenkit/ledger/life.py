@@ -40,15 +40,21 @@ FROM calls c JOIN fresh USING (id) ORDER BY seq;
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """What retention did: calls dropped, or whose texts were dropped, that began before ``before``."""
+    """What retention did: calls dropped, or whose texts were dropped, that began before ``before``.
+
+    ``journal_rows`` is how many rows the journal let go of; None: it keeps all of them.
+    """
 
     calls: int
     before: datetime
     texts_only: bool
+    journal_rows: int | None = None
 
     def __repr__(self) -> str:
         what = "the texts of " if self.texts_only else ""
-        return f"Retained(dropped {what}{self.calls:,} calls from before {self.before:%Y-%m-%d})"
+        rows = self.journal_rows
+        kept = "the journal keeps its rows" if rows is None else f"the journal let go of {rows:,} rows"
+        return f"Retained(dropped {what}{self.calls:,} calls from before {self.before:%Y-%m-%d}; {kept})"
 
 
 def take_in(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> int:
@@ -147,7 +153,7 @@ def retain(connection: duckdb.DuckDBPyConnection, before: datetime, *, texts_onl
     else:
         connection.execute(f"CREATE OR REPLACE TEMP TABLE gone AS SELECT seq, id FROM calls WHERE {old}", [moment])  # noqa: S608
         ((count,),) = connection.execute("SELECT count(*) FROM gone").fetchall()
-        for table in ("attempts", "stages", "verdicts", "plans", "calls"):
+        for table in ("attempts", "stages", "verdicts", "charges", "plans", "calls"):
             connection.execute(f"DELETE FROM {table} WHERE seq IN (SELECT seq FROM gone)")  # noqa: S608 - our own names
         connection.execute("DELETE FROM ratings WHERE id IN (SELECT id FROM gone)")
     connection.execute("COMMIT")

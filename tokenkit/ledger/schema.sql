@@ -167,6 +167,18 @@ ALTER TABLE plans ADD COLUMN term_values DOUBLE[][];   -- and their values; NULL
 
 ALTER TABLE calls ADD COLUMN imported VARCHAR;         -- where it was logged, if not here: litellm, otel, csv, synthetic …
 
+-- @version 3
+
+CREATE TABLE charges (            -- budgets touched: one row an account a call was charged to
+  seq      BIGINT NOT NULL,
+  position INTEGER NOT NULL,
+  account  VARCHAR,               -- the budget's name, with whose account it is where each has one of its own
+  period   VARCHAR,               -- the hour, day, month … the call was charged to; an id for one cell or request
+  unit     VARCHAR,               -- usd (amounts in nano-USD) or tokens
+  held     BIGINT,                -- the most the last try could take, reserved before it was sent
+  charged  BIGINT                 -- what all tries took; less than 0 in a correction
+);
+
 -- @views
 
 CREATE OR REPLACE VIEW candidates AS -- one row a considered model, best first within a call
@@ -182,6 +194,11 @@ CREATE OR REPLACE VIEW rated_calls AS -- calls with the last rating each was giv
 SELECT calls.*, r.rating, r.comment, r.rated_at
 FROM calls JOIN (SELECT id, arg_max(rating, seq) AS rating, arg_max_null(comment, seq) AS comment,
                         max(rated_at) AS rated_at FROM ratings GROUP BY id) r USING (id);
+
+CREATE OR REPLACE VIEW budgets_touched AS -- what each budget's account was charged; corrections included
+SELECT account, period, unit, count(*) FILTER (charged <> 0) AS calls, sum(charged)::BIGINT AS charged,
+       sum(held)::BIGINT AS held, sum(charged) / nullif(sum(held), 0) AS used_of_held
+FROM charges GROUP BY account, period, unit ORDER BY account, period;
 
 CREATE OR REPLACE VIEW spend_daily AS -- days are local
 SELECT CAST(started_at AS DATE) AS day, provider, model, count(*) AS calls,
