@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "analysis",
         "kit",
         "wrap",
+        "server",
         "report",
         "notebook",
         "cli",

@@ -1,0 +1,1 @@
+"""The server: a kit behind OpenAI's HTTP API."""
