@@ -74,6 +74,7 @@ def test_an_outline_is_the_text_cut_nowhere_within_what_is_protected(text: str) 
 @given(
     text=TEXTS, target=st.floats(0.05, 1.0), query=st.none() | st.sampled_from(["Danube?", "ten countries", "🦆", ""])
 )
+@example(text=". A:0\n0", target=0.5, query=None)
 def test_what_is_kept_is_whole_in_order_and_within_the_target(name: str, text: str, target: float, query: Any) -> None:
     out = STAGES[name](text, query, target, count)
     if not kept(text):

@@ -73,6 +73,8 @@ class Asking:
         self.on_sleep: Callable[[Sleep], None] | None = None
         self.on_progress: Callable[[int, int], None] | None = None
         self._turns = itertools.count()
+        self._sent = layers.Sent()
+        self._sessions = layers.Sessions(self._likely, self._sent)
         self._checkups: dict[str, Checkup] = {}
         self._watch = layers.Watch(found.limits(lambda name, rate: SharedBucket(name, rate, lambda: self.journal)))
         local = {p.base_url: p.local for p in found.providers if p.local is not None}
@@ -117,6 +119,8 @@ class Asking:
     def plan(self, prompt: Prompt, **options: Unpack[Options]) -> Plan:
         """Decide without sending: every candidate with its score and upper-bound cost, or why it was rejected."""
         request = request_of(prompt, options, self.config.defaults, (LLM, *self.stages))
+        if request.changes:
+            request = self._sessions.shorter(request)[0]
         if request.compress is not None:
             made = drivers.drive(shortening(request, self.stages), self._world)  # without a model: nothing is sent
             request = replace(request, messages=made.messages)
@@ -210,7 +214,10 @@ class Asking:
 
     @cached_property
     def _compressed(self) -> Layer:
-        return layers.compressed(self._likely_price, stages=lambda: self.stages, ask=self._abstracting)
+        def price(request: Request) -> PriceReceipt | None:
+            return self._likely(request)[1]
+
+        return layers.compressed(price, stages=lambda: self.stages, ask=self._abstracting, sent=self._sent)
 
     def _abstracting(self, request: Request, trail: Trail) -> Flow:
         """Ask the cheapest model that takes the request: what the compression stage ``llm`` writes with."""
@@ -220,12 +227,16 @@ class Asking:
         best = min(fits, key=lambda candidate: (candidate.bound or 0, candidate.model))
         return (yield from self._asking(replace(request, model=best.model), trail))
 
-    def _likely_price(self, request: Request) -> PriceReceipt | None:
+    def _likely(self, request: Request) -> tuple[str, PriceReceipt | None]:
+        """Return the model that would be tried first and its price, without one for a cache that nobody asked for."""
         choice = self.plan_request(request).choice
         if choice is None or choice.input_tokens is None:
-            return None
-        rule = self._target(replace(request, model=choice.model), None)[1].price
-        return None if rule is None else rule.receipt(choice.input_tokens.tokens)
+            return "", None
+        provider, model = self._target(replace(request, model=choice.model), None)
+        price = None if model.price is None else model.price.receipt(choice.input_tokens.tokens)
+        if price is not None and provider.cache_field and provider.cache_field not in request.extra:
+            price = replace(price, cache_read=None)
+        return choice.model, price
 
     @cached_property
     def _budgeted(self) -> Layer:
@@ -235,6 +246,7 @@ class Asking:
     def _asking(self) -> Call:
         layer = layers.compose(
             self._recorded,
+            layers.continued(self._sessions),
             self._compressed,
             layers.routed(self.plan_request),
             layers.falling_back(),

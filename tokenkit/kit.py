@@ -53,19 +53,22 @@ class Kit(Asking):
     """
 
     @classmethod
-    def simulated(cls, seed: int = 0, *, home: str | Path | None = None, **simulation: Any) -> Kit:
+    def simulated(
+        cls, seed: int = 0, *, home: str | Path | None = None, prompt_cache: bool = False, **simulation: Any
+    ) -> Kit:
         """Return an offline kit whose four models are simulated, deterministic by ``seed`` and priced.
 
         Its memory lives in a temporary folder unless ``home`` names one. ``simulation`` goes to the simulated provider:
-        ``pace`` scales its waiting (0 is instant), ``faults`` scripts failures.
+        ``pace`` scales its waiting (0 is instant), ``faults`` scripts failures. With ``prompt_cache`` it keeps long
+        prompts, and reads them at a tenth of the price.
         """
         from tokenkit.providers import simulated
 
         home = home or temporary_home()
         return cls(
             home=home,
-            providers=[simulated.provider(seed=seed, **simulation)],
-            models=simulated.models() + simulated.vectors(),
+            providers=[simulated.provider(seed=seed, prompt_cache=prompt_cache, **simulation)],
+            models=simulated.models(prompt_cache=prompt_cache) + simulated.vectors(),
             environ={},
         )
 

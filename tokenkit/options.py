@@ -19,7 +19,9 @@ class Options(TypedDict, total=False):
 
     ``compress`` names the stages that shorten the prompt, to ``target`` (the share of tokens to keep),
     ``target_tokens`` or ``target_recall`` (the share of evidence to keep), for ``query``; ``keep`` are literal texts
-    that survive, and with ``compress_all`` the system prompt and the last user turn may be shortened too.
+    that survive, and with ``compress_all`` the system prompt and the last user turn may be shortened too. With
+    ``changes`` a text that is an edited version of an earlier one of its ``session`` is sent as edits, where the
+    provider's prompt cache makes that cheaper.
     """
 
     model: str
@@ -46,6 +48,7 @@ class Options(TypedDict, total=False):
     target_tokens: int | None
     target_recall: float | None
     compress_all: bool
+    changes: bool
 
 
 def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any], stages: Sequence[str] = ()) -> Request:

@@ -139,3 +139,15 @@ def _joined(pairs: Iterable[tuple[int, int, int]]) -> Iterator[Block]:
         size += more
     if size:
         yield Block(a, b, size)
+
+
+def shared_start(old: str, new: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    low, high = 0, min(len(old), len(new))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if old.startswith(new[:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -60,9 +60,15 @@ def _taken(sizes: Sequence[int], order: Sequence[int], must: int, goal: float) -
 
 
 def _joined(pieces: Sequence[str], taken: set[int]) -> str:
-    """Join what was taken; one blank piece between two, where the text had any, keeps passages apart."""
+    """Join what was taken, two lines never as one; a blank piece between, where the text had any, parts passages."""
     made: list[str] = []
+    ended = False
     for i, piece in enumerate(pieces):
         if i in taken or (not piece.strip() and made and made[-1].strip()):
+            if ended and made and not made[-1].endswith("\n") and piece.strip():
+                made.append("\n")
             made.append(piece)
+            ended = False
+        else:
+            ended = ended or piece.endswith("\n")
     return "".join(made)

@@ -8,7 +8,8 @@ Stacked in the order a request meets them, they read as a sentence:
 from tokenkit.effects import compose
 from tokenkit.layers.broken_off import broken_off
 from tokenkit.layers.budgeted import budgeted
-from tokenkit.layers.compressed import compressed
+from tokenkit.layers.compressed import Sent, compressed
+from tokenkit.layers.continued import Sessions, continued
 from tokenkit.layers.falling_back import falling_back
 from tokenkit.layers.keyed import Keys, keyed
 from tokenkit.layers.limited import Limits, limited
@@ -21,11 +22,14 @@ from tokenkit.layers.watched import Watch, watched
 __all__ = [
     "Keys",
     "Limits",
+    "Sent",
+    "Sessions",
     "Watch",
     "broken_off",
     "budgeted",
     "compose",
     "compressed",
+    "continued",
     "falling_back",
     "keyed",
     "limited",

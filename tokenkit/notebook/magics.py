@@ -34,6 +34,7 @@ ROUTE = (
     Option("compress", str, "stages that shorten the prompt, such as normalize,summarize", "STAGES"),
     Option("target", float, "share of tokens to keep, such as 0.4", "SHARE"),
     Option("query", str, "what the text is read for, where the prompt does not end with the question", "TEXT"),
+    Option("changes", bool, "in a --session: send edits to the text the model was given, where that is cheaper"),
     Option("out", str, "put the response in this variable", "NAME"),
     Option("dry", bool, "show the plan and the most it can cost; send nothing"),
     Option("verbose", bool, "show the plan and every stage beneath the receipt"),
@@ -76,6 +77,7 @@ ASKED = (
     "compress",
     "target",
     "query",
+    "changes",
 )
 LONGEST_LINE = 2_000
 

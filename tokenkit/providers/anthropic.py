@@ -69,6 +69,7 @@ def provider(name: str = "anthropic", base_url: str = BASE_URL, key: Secret | No
         auth=("x-api-key", ""),
         headers=(("anthropic-version", VERSION),),
         key_env=("ANTHROPIC_API_KEY",),
+        cache_field="cache_control",
     )
 
 

@@ -25,7 +25,8 @@ class Provider:
     ``encode`` gets a request whose ``model`` is already the provider's own name for it; ``decode`` a whole body;
     ``feed`` makes a decoder for one stream; ``classify`` turns a failure status into an error. ``auth`` is the header
     and the prefix the key goes behind; ``local`` answers inside this process instead of the network; ``spare_keys``
-    take turns with ``key``.
+    take turns with ``key``. Prompts are cached by themselves, or, where ``cache_field`` names one, for requests that
+    have this field (as ``extra``).
     """
 
     name: str
@@ -40,6 +41,7 @@ class Provider:
     key_env: tuple[str, ...] = ()
     local: LocalCall | None = field(default=None, repr=False)
     spare_keys: tuple[Secret, ...] = field(default=(), repr=False)
+    cache_field: str = ""
 
     def __repr__(self) -> str:
         return f"Provider({self.name}, {self.base_url}{', with a key' if self.key else ''})"

@@ -10,16 +10,17 @@ import hashlib
 import json
 import math
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
 from tokenkit.catalog import EVERYTHING, Model
+from tokenkit.compress.align import shared_start
 from tokenkit.effects import LocalAnswer, WireRequest
 from tokenkit.errors import TransportError, UnknownModel, UserError
-from tokenkit.pricing import flat
+from tokenkit.pricing import PriceRule, flat
 from tokenkit.providers import openai
 from tokenkit.providers.base import Provider
 from tokenkit.tokens import count_messages, decode, encode
@@ -74,14 +75,22 @@ Faults = Sequence[Fault] | Callable[[str, int], "Fault | None"]
 """A script, or a function from model name and the number of the call to that model (from 1) to a fault."""
 
 
-def models() -> tuple[Model, ...]:
-    """Return the four simulated models. Their prices are invented, and say so in their layer."""
+def models(*, prompt_cache: bool = False) -> tuple[Model, ...]:
+    """Return the four simulated models. Their prices are invented, and say so in their layer.
+
+    With ``prompt_cache``, what the provider has in its cache costs a tenth.
+    """
+
+    def price(name: str, one: Character) -> PriceRule:
+        read = one.price[0] / 10 if prompt_cache else None
+        return flat("simulated", f"{NAME}/{name}", input=one.price[0], output=one.price[1], cache_read=read)
+
     return tuple(
         Model(
             NAME,
             name,
             one.weight,
-            flat("simulated", f"{NAME}/{name}", input=one.price[0], output=one.price[1]),
+            price(name, one),
             one.context_window,
             one.max_output_tokens,
             EVERYTHING,
@@ -100,23 +109,43 @@ STAND_INS = {"large": "sage", "medium": "steady", "small": "swift"}
 """Who answers for the models of a synthetic history."""
 
 
-def provider(seed: int = 0, *, name: str = NAME, pace: float = 1.0, faults: Faults = ()) -> Provider:
-    """Return the simulated provider. ``pace`` scales every wait (0 is instant); equal seeds give equal answers."""
-    world = Simulation(seed, pace, faults)
+def provider(
+    seed: int = 0, *, name: str = NAME, pace: float = 1.0, faults: Faults = (), prompt_cache: bool = False
+) -> Provider:
+    """Return the simulated provider. ``pace`` scales every wait (0 is instant); equal seeds give equal answers.
+
+    With ``prompt_cache`` it keeps the beginnings of prompts as OpenAI does: from 1,024 tokens on, in steps of 128.
+    """
+    world = Simulation(seed, pace, faults, Kept() if prompt_cache else None)
     # An address of its own, so that several simulations with their own faults can live in one kit.
     return replace(openai.provider(name=name, base_url=f"simulated://{name}"), local=world, key_env=())
+
+
+class Kept:
+    """A prompt cache: of the latest prompts to each model, how much of a new one begins alike."""
+
+    def __init__(self, most: int = 100) -> None:
+        self._prompts: deque[str] = deque(maxlen=most)
+
+    def tokens(self, name: str, messages: Sequence[Message]) -> int:
+        """Return how many tokens of this prompt were kept, and keep it."""
+        prompt = f"{name}\0" + "\0".join(f"{message.role}\0{message.text}" for message in messages)
+        alike = max((shared_start(prompt, before) for before in tuple(self._prompts)), default=0)
+        self._prompts.append(prompt)
+        found = len(encode(prompt[len(name) + 1 : alike]))
+        return found // 128 * 128 if found >= 1024 else 0
 
 
 class Simulation:
     """Answers wire requests in this process; counts the calls to each model, so that faults can be scripted."""
 
-    def __init__(self, seed: int = 0, pace: float = 1.0, faults: Faults = ()) -> None:
+    def __init__(self, seed: int = 0, pace: float = 1.0, faults: Faults = (), kept: Kept | None = None) -> None:
         if not pace >= 0:
             raise UserError(f"pace must be at least 0, not {pace!r}.")
         for fault in () if callable(faults) else faults:
             if fault.model is not None and _plain(fault.model) not in CHARACTERS:
                 raise UnknownModel(fault.model, tuple(CHARACTERS), what="simulated model")
-        self.seed, self.pace, self.faults = seed, pace, faults
+        self.seed, self.pace, self.faults, self.kept = seed, pace, faults, kept
         self.calls: Counter[str] = Counter()
         self._lock = Lock()
 
@@ -176,9 +205,12 @@ class Simulation:
         ids = whole[:room]
         text = decode(ids)
         finish = "stop" if len(ids) == len(whole) else "length"
-        usage = None if fault.mute else {
+        usage: dict[str, Any] | None = None if fault.mute else {
             "prompt_tokens": used, "completion_tokens": len(ids), "total_tokens": used + len(ids),
         }  # fmt: skip
+        if usage is not None and self.kept is not None:
+            cached = min(self.kept.tokens(name, messages), used)
+            usage["prompt_tokens_details"] = {"cached_tokens": cached}
         head = {"id": f"simulated-{chance.getrandbits(48):012x}", "created": 0, "model": f"{name} (simulated)"}
         before = (one.first_token + fault.delay) * self.pace
         if not body.get("stream"):
