@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import copyfile
 
-from tokenkit.cli import budgets, ledgers, vaults
+from tokenkit.cli import budgets, ledgers, serving, vaults
 from tokenkit.cli.parts import Parser, Run, group, kit_of
 from tokenkit.errors import TokenkitError, UserError
 
@@ -84,6 +84,7 @@ def _parser() -> Parser:
     vaults.commands_of(commands)
     budgets.commands_of(commands)
     ledgers.commands_of(commands)
+    serving.commands_of(commands)
     command("validate", _validate, "check tokenkit.toml and say everything that is wrong with it")
     return parser
 
