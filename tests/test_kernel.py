@@ -212,7 +212,9 @@ def test_prose_with_braces_and_dollars_arrives_as_typed(fresh: Kernel) -> None:
 def test_streaming_updates_one_output(fresh: Kernel) -> None:
     fresh.run("notebook.use(Kit.simulated(pace=0.2))")
     cell = fresh.run("%%route --model sage --max-tokens 200 --out said\nhi")
-    assert len(cell.notebook.outputs) == 1
+    answer, thumbs = cell.notebook.outputs
+    assert thumbs.data["text/html"] == ""  # buttons, and nothing for who has no kernel
+    assert "sage" in answer.data["text/plain"]
     assert cell.updates > 1
     assert fresh.value("said.text")[:60] in cell.html
     assert fresh.value("said.receipt.status") == "ok"
@@ -236,3 +238,26 @@ def test_a_chart_shows_itself_in_every_form(fresh: Kernel) -> None:
     cell = fresh.run("import tokenkit as tk\ntk.charts.spend(notebook.kit())")
     (output,) = cell.notebook.outputs
     assert set(output.data) == {"application/vnd.vegalite.v5+json", "image/png", "text/plain"}
+
+
+def test_a_thumb_rates_the_answer_above_it(fresh: Kernel) -> None:
+    fresh.run("kit = notebook.use(Kit.simulated(pace=0))")
+    cell = fresh.run("%%route --max-tokens 5\nhi")
+    shown = cell.notebook.outputs[1].data["application/vnd.jupyter.widget-view+json"]["model_id"]
+    click = f"""
+import gc
+from tokenkit.notebook.thumbs import Thumbs
+thumbs = [one for one in gc.get_objects() if isinstance(one, Thumbs) and one.model_id == {shown!r}][0]
+thumbs.bad.click()
+thumbs.good.click()
+"""
+    assert fresh.run(click).error is None
+    assert fresh.value("thumbs.message") == "rated good"
+    assert fresh.value("float(kit.ledger.sql('select rating from rated_calls').iloc[0, 0])") == 1.0
+    failing = (
+        "kit.journal.write = lambda receipt: (_ for _ in ()).throw(__import__('tokenkit').errors.LedgerError('x'))"
+    )
+    fresh.run(f"{failing}\nthumbs.bad.click()")
+    assert fresh.value("thumbs.message") == "LedgerError: x"
+    fresh.run("from dataclasses import replace\nkit.config = replace(kit.config, thumbs=False)")
+    assert len(fresh.run("%%route --max-tokens 5\nhi").notebook.outputs) == 1

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tokenkit as tk
 from tokenkit.analysis.learning import Learned, fit, held_out
 from tokenkit.analysis.wording import DENSE, READ_AT_EACH_END, features_of
 from tokenkit.catalog import Model
@@ -282,3 +283,53 @@ def test_the_router_saves_strong_calls_on_real_outcomes():
     blind = strong_share([chance.random() for _ in range(n)], strong, weak)
     assert share <= 0.58  # of a third of the prompts; the bench learns from all of them
     assert share < blind - 0.08
+
+
+def explored(tmp_path, rate, calls=500):
+    """A kit whose log was made by a policy that tries every model, each call rated by ``rate(kind, model)``."""
+    chance = random.Random(7)
+    kit = tk.Kit.simulated(pace=0, home=tmp_path)
+    kit.policy = tk.Policy(temperature=1.0, weights=dict.fromkeys(("tiny", "swift", "steady"), 5.0) | {"sage": 5.2})
+    for n in range(calls):
+        kind = chance.choice(("prove the theorem about", "say hello nicely to"))
+        receipt = kit.call(f"Please {kind} case number {n}.", max_tokens=1).receipt
+        kit.rate(receipt, rate(kind, receipt.model, chance))
+    return kit
+
+
+def test_a_kit_learns_whom_to_ask_from_its_own_ratings_and_says_when_to_switch(tmp_path):
+    def rate(kind, model, chance):
+        right = model.endswith("steady") if kind.startswith("prove") else model.endswith("tiny")
+        return float(chance.random() < (0.9 if right else 0.3))
+
+    with explored(tmp_path, rate) as kit:
+        before = kit.policy
+        training = kit.learn(trade_off=0)
+        assert training.advice.verdict == "switch"
+        assert kit.policy is before, "it is off until it is switched on"
+        assert "kit.policy = training.policy" in training._repr_html_()
+        kit.policy = training.policy
+        assert kit.plan("Please prove the theorem about case number 9.").choice.model == "simulated/steady"
+        assert kit.plan("Please say hello nicely to case number 9.").choice.model == "simulated/tiny"
+        dear = kit.learn(trade_off=1_000)
+        kit.policy = dear.policy
+        assert kit.plan("Please prove the theorem about case number 9.").choice.model == "simulated/tiny"
+
+
+def test_ratings_that_say_nothing_are_no_reason_to_switch(tmp_path):
+    with explored(tmp_path, lambda kind, model, chance: chance.choice((0.0, 1.0)), calls=300) as kit:
+        assert kit.learn(trade_off=0).advice.verdict == "stay"
+
+
+def test_a_policy_that_never_explored_gives_no_ground_to_advise(tmp_path):
+    with tk.Kit.simulated(pace=0, home=tmp_path) as kit:
+        with pytest.raises(UserError, match="nothing to learn from"):
+            kit.learn()
+        kit.rate(kit.call("Hello", max_tokens=1), 1)
+        with pytest.raises(UserError, match="1 rated calls are too few"):
+            kit.learn()
+        for n in range(12):
+            kit.rate(kit.call(f"Hello {n}", max_tokens=1), 1)
+        training = kit.learn()
+        assert training.advice.verdict == "stay"
+        assert "13 rated calls" in repr(training)

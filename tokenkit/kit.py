@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tokenkit.analysis.replay import Replay
     from tokenkit.analysis.repricing import Prices, Repriced
     from tokenkit.analysis.totals import Summary
+    from tokenkit.analysis.training import Training
 
     Since = str | date | datetime | None
 
@@ -296,6 +297,16 @@ class Kit(Asking):
 
         chosen = policy or self.policy
         return replay(self.ledger, self.catalog, chosen, weights=weights, models=models, since=since)
+
+    def learn(self, *, trade_off: float = 1.0, since: Since = None) -> Training:
+        """Learn a routing policy from the log's ratings: ``.advice`` says whether to switch, ``.policy`` is the switch.
+
+        It weighs the rating expected for a prompt against ``trade_off`` times the model's USD per 1,000 input tokens.
+        Nothing routes by it until told to: ``kit.policy = kit.learn().policy``. Raises UserError without ratings.
+        """
+        from tokenkit.analysis.training import train
+
+        return train(self.ledger, self.catalog, trade_off=trade_off, since=since)
 
     def compare_prices(self) -> pandas.DataFrame:
         """Return where this kit's prices and the published ones disagree, in USD per million tokens."""

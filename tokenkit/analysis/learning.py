@@ -183,7 +183,9 @@ def held_out(
     parts = [zlib.crc32(b"fold" + prompt.encode("utf-8", "surrogatepass")) % folds for prompt in prompts]
     made: list[dict[str, float]] = [{} for _ in prompts]
     for fold in sorted(set(parts)):
-        seen = [i for i, part in enumerate(parts) if part != fold]
+        seen = [i for i, part in enumerate(parts) if part != fold and qualities[i] is not None]
+        if not seen:
+            continue  # every rated prompt is in this fold: nobody else can say anything of it
         learned = fit(
             [prompts[i] for i in seen], [models[i] for i in seen], [qualities[i] for i in seen], dim=dim, l2=l2
         )

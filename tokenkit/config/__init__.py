@@ -26,6 +26,9 @@ window = "day"
 
 [ledger]
 store_prompts = false            # keep digests only
+
+[notebook]
+thumbs = false                   # no buttons to rate an answer beneath its receipt
 """
 
 from __future__ import annotations
@@ -75,7 +78,7 @@ class Config:
     ``models`` are as the file describes them: no price where it gives none (see ``catalog.filled`` and ``overrides``).
     ``budgets`` are the tables as written, checked; ``webhook_env`` and ``journal_env`` are environment variables, since
     what they hold is often a secret: the URL to be told when a budget is nearly spent, the address of a team's
-    PostgreSQL. ``ledger`` is where the DuckDB file goes if not into ``home``, the data folder; ``defaults`` are options
+    PostgreSQL. ``thumbs``: a notebook offers to rate each answer. ``ledger`` is where the DuckDB file goes if not into ``home``, the data folder; ``defaults`` are options
     of a call, only those that were said.
     """
 
@@ -90,6 +93,7 @@ class Config:
     ledger: Path | None = None
     durability: Literal["process", "power"] = "process"
     store_prompts: bool = True
+    thumbs: bool = True
     defaults: Mapping[str, Any] = field(default_factory=dict)
     home: Path = field(default_factory=Path)
 
@@ -120,7 +124,7 @@ def read(data: Mapping[str, Any], report: Report, environ: Mapping[str, str]) ->
     """Turn what a file says into a configuration. Raises ConfigError with every fault."""
     refuse_secrets(data, report)
     top = Table(data, "", report)
-    ledger = top.table("ledger")
+    ledger, notebook = top.table("ledger"), top.table("notebook")
     where = ledger.text("path")
     config = Config(
         path=report.file,
@@ -136,10 +140,12 @@ def read(data: Mapping[str, Any], report: Report, environ: Mapping[str, str]) ->
             'Literal["process", "power"]', ledger.text("durability", choices=("process", "power")) or "process"
         ),
         store_prompts=ledger.flag("store_prompts", default=True),
+        thumbs=notebook.flag("thumbs", default=True),
         defaults=_defaults(top.table("defaults")),
         home=data_home(environ),
     )
     ledger.finish()
+    notebook.finish()
     top.finish()
     report.settle()
     return config

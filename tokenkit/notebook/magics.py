@@ -189,6 +189,8 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
             receipt = (stream.receipt if stream is not None else None) or receipt
             self.last = self.last if receipt is None else (kit, receipt)
             live.finish(receipt if card else None, verbose=bool(said.get("verbose")))
+            if receipt is not None and receipt.status == "ok" and live.rich and kit.config.thumbs:
+                _offer_thumbs(kit, receipt)
 
     @no_var_expand
     @line_cell_magic
@@ -262,6 +264,12 @@ def kit_said(shell: Any, said: dict[str, Any]) -> Kit:
 def is_rich(shell: Any) -> bool:
     """Return whether outputs can update and hold HTML: in a kernel, not in a terminal."""
     return getattr(shell, "kernel", None) is not None
+
+
+def _offer_thumbs(kit: Kit, receipt: Receipt) -> None:
+    from tokenkit.notebook.thumbs import Thumbs  # here, because it is built of what this module has
+
+    display(Thumbs(lambda rating: kit.rate(receipt, rating)))
 
 
 def _check_name(name: str | None) -> None:
