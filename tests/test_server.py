@@ -10,8 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,8 @@ from tokenkit.kit import Kit
 from tokenkit.providers import openai as dialect
 from tokenkit.providers import simulated
 from tokenkit.providers.simulated import Fault
-from tokenkit.receipts import Receipt
-from tokenkit.server import Serving, serving
+from tokenkit.server import Serving, running, serving
+from tokenkit.types import Secret
 
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {"model": "swift", "messages": [{"role": "user", "content": "Name a river."}], "max_tokens": 12}
@@ -45,7 +48,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit]:
 
 @pytest.fixture(scope="module")
 def server(kit: Kit) -> Iterator[Serving]:
-    with serving(kit) as made:
+    with serving(kit, names=["MyBox"]) as made:
         yield made
 
 
@@ -155,16 +158,10 @@ def test_an_adversarial_run_is_one_request(http: httpx.Client, kit: Kit) -> None
     assert [one["operation"] for one in run["receipts"]] == ["plan", "critique", "refine", "critique", "refine"]
     receipts = [kit.receipt(one["receipt"]) for one in run["receipts"]]
     assert all(one is not None and one.parent == run["id"] for one in receipts)
-    assert sum(one.cost for one in receipts if one is not None and one.cost) == kit_money(run["cost_usd"])
+    assert sum(one.cost for one in receipts if one is not None and one.cost) == Decimal(run["cost_usd"])
     assert answer.headers["x-tokenkit-cost-usd"] == run["cost_usd"]
     assert error_of(http.post("/v1/adversarial", json=ask | {"rounds": 0}))["param"] == "rounds"
     assert http.post("/v1/adversarial", json=ask | {"critic": "swfit"}).status_code == 404
-
-
-def kit_money(text: str) -> Any:
-    from decimal import Decimal
-
-    return Decimal(text)
 
 
 def test_models_and_health_are_listed(http: httpx.Client, kit: Kit) -> None:
@@ -215,12 +212,14 @@ class Upstream:
         return LocalAnswer(200, {"content-type": "application/json"}, 0, [(0.0, json.dumps(reply).encode())])
 
     def kit(self, home: Path) -> Kit:
-        from dataclasses import replace
-
         provider = replace(dialect.provider("simulated", "simulated://simulated"), local=self, key_env=())
         return Kit(home=home, providers=[provider], models=simulated.models(), environ={})
 
 
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6"
+    "kgAAAABJRU5ErkJggg=="
+)
 USAGE = {"prompt_tokens": 30, "completion_tokens": 9, "prompt_tokens_details": {"cached_tokens": 10}}
 CALL = {"id": "call_7", "type": "function", "function": {"name": "level", "arguments": '{"river": "Elbe"}'}}
 TOOL = {
@@ -278,9 +277,6 @@ def test_tools_go_out_and_their_calls_come_back(tmp_path: Path) -> None:
     assert again["messages"][3] == result
     assert again["messages"][4]["content"][1]["image_url"]["url"] == PIXEL
     assert (again["response_format"], again["stop"], again["max_tokens"]) == (wanted, ["\n"], 5)
-
-
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
 
 def test_calls_of_tools_are_streamed_in_parts(tmp_path: Path) -> None:
@@ -472,15 +468,15 @@ def test_a_deadline_that_passes_is_504(tmp_path: Path) -> None:
 
 
 def test_a_providers_key_is_in_no_answer(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from tokenkit.types import Secret
-
     key = "sk-live-2f9c71e0b4d8a6"
+
+    statuses = iter((400, 401, 404, 429, 500))
 
     def echo(wire: WireRequest) -> LocalAnswer:
         said = {"error": {"message": f"Incorrect API key provided: {key}, ends with {key[-4:]}", "code": f"for {key}"}}
-        return LocalAnswer(status, {"content-type": "application/json"}, 0, [(0.0, json.dumps(said).encode())])
+        return LocalAnswer(
+            next(statuses, 500), {"content-type": "application/json"}, 0, [(0.0, json.dumps(said).encode())]
+        )
 
     made = dialect.provider("simulated", "simulated://simulated", Secret(key))
     provider = replace(made, local=echo)
@@ -489,8 +485,299 @@ def test_a_providers_key_is_in_no_answer(tmp_path: Path) -> None:
         serving(kit) as server,
         client(server) as http,
     ):
-        for status in (400, 401, 404, 429, 500):
+        for _ in range(5):
             answer = http.post(CHAT, json=ASK)
             assert answer.status_code in (400, 404, 429, 502)
             assert key not in answer.text + str(answer.headers)
             assert key[-4:] not in answer.text
+
+
+# Who may ask.
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", 403),
+        ("evil.example:{port}", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("[::2]:{port}", 403),
+        ("", 403),
+        ("localhost:{port}", 200),
+        ("LOCALHOST", 200),
+        ("127.0.0.1:1", 200),
+        ("[::1]:{port}", 200),
+        ("mybox:{port}", 200),
+    ],
+)
+def test_only_this_machines_names_are_answered(http: httpx.Client, server: Serving, host: str, status: int) -> None:
+    answer = http.get("/v1/models", headers={"host": host.format(port=server.port)})
+    assert answer.status_code == status
+    if status == 403:
+        assert error_of(answer)["code"] == "host_refused"
+
+
+def test_pages_of_other_sites_are_refused(http: httpx.Client, server: Serving, kit: Kit) -> None:
+    before = kit.receipt()
+    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{server.port + 1}", "http://localhost"):
+        for path in (CHAT, "/v1/adversarial"):
+            answer = http.post(path, json=ASK, headers={"origin": origin})
+            assert (answer.status_code, error_of(answer)["code"]) == (403, "origin_refused")
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+    preflight = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+    assert http.options(CHAT, headers=preflight).status_code == 403
+    assert http.get("/health", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    assert kit.receipt() == before
+    assert http.post(CHAT, json=ASK, headers={"origin": server.address}).status_code == 200
+
+
+def test_a_token_is_asked_for_everywhere(kit: Kit) -> None:
+    token = "a-token-of-some-length"
+    with serving(kit, token=token) as server, client(server) as http:
+        wrong = ["", "Bearer", f"Bearer {token}x", f"Bearer {token[:-1]}", f"Basic {token}", token, "Bearer \xff"]
+        for path, method in ((CHAT, "POST"), ("/v1/models", "GET"), ("/health", "GET"), ("/nowhere", "GET")):
+            for said in wrong:
+                headers = [(b"authorization", said.encode("latin-1"))] if said else []
+                answer = http.request(method, path, headers=headers, json=ASK if method == "POST" else None)
+                assert (answer.status_code, error_of(answer)["code"]) == (401, "invalid_api_key")
+                assert answer.headers["www-authenticate"] == "Bearer"
+                assert token not in answer.text
+            right = http.request(method, path, headers={"authorization": f"bearer {token}"})
+            assert right.status_code != 401
+        assert token not in repr(server)
+
+
+def test_other_machines_need_a_token(kit: Kit) -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.7", "example.com"):
+        with pytest.raises(UserError, match="TOKENKIT_SERVER_TOKEN"), serving(kit, host):
+            pass
+        with pytest.raises(UserError, match="TOKENKIT_SERVER_TOKEN"), serving(kit, host, token=""):
+            pass
+    with serving(kit, "0.0.0.0", token="a-token") as server:
+        headers = {"authorization": "Bearer a-token", "host": "any.example"}
+        address = f"http://127.0.0.1:{server.port}"
+        with httpx.Client(base_url=address, headers=headers, trust_env=False) as http:
+            assert http.get("/v1/models").status_code == 200
+            assert http.get("/v1/models", headers={"authorization": ""}).status_code == 401
+
+
+def test_an_address_that_is_taken_is_one_sentence(kit: Kit, server: Serving) -> None:
+    with pytest.raises(UserError, match="in use"), serving(kit, port=server.port):
+        pass
+    with pytest.raises(UserError, match="cannot be served on"), serving(kit, "192.0.2.7", token="a-token"):
+        pass
+
+
+# How much, and how many.
+
+
+def test_a_body_that_is_too_large_is_413(kit: Kit) -> None:
+    with serving(kit, largest_body=200_000) as server, client(server) as http:
+
+        def body(size: int) -> bytes:
+            made = json.dumps(ASK).encode()
+            return made + b" " * (size - len(made))
+
+        assert http.post(CHAT, content=body(200_000)).status_code == 200
+        for size in (200_001, 700_000, 5_000_000):
+            assert http.post(CHAT, content=body(size)).status_code == 413
+            pieces = iter([body(size)[at : at + 50_000] for at in range(0, size, 50_000)])
+            if size < 1_000_000:  # a body without end is not read to its end, so the client may see it cut
+                assert http.post(CHAT, content=pieces).status_code == 413
+        assert http.post(CHAT, json=ASK).status_code == 200
+
+
+def test_a_call_more_than_may_run_is_told_to_come_back(tmp_path: Path) -> None:
+    came, go = threading.Event(), threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"{"
+        came.set()
+        go.wait(20)
+        yield b"}"
+
+    with (
+        Kit.simulated(pace=0, home=tmp_path) as kit,
+        serving(kit, most=1) as server,
+        client(server) as http,
+        client(server) as other,
+    ):
+        first = threading.Thread(target=lambda: http.post(CHAT, content=pieces()))
+        first.start()
+        assert came.wait(20)
+        until(lambda: other.get("/health").json()["calls_under_way"] == 1)
+        busy = other.post(CHAT, json=ASK)
+        assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+        assert error_of(busy)["code"] == "server_busy"
+        go.set()
+        first.join()
+        assert other.post(CHAT, json=ASK | {"stream": True}).status_code == 200
+        until(lambda: other.get("/health").json()["calls_under_way"] == 0)
+        assert other.post(CHAT, json=ASK).status_code == 200
+
+
+def test_sixty_four_at_once_are_all_answered_and_filed(tmp_path: Path) -> None:
+    async def ask(server: Serving) -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=64)
+        async with httpx.AsyncClient(base_url=server.address, trust_env=False, timeout=60, limits=limits) as http:
+            asks = [
+                {"model": "swift", "messages": [{"role": "user", "content": f"River {n}?"}], "stream": n % 2 == 1}
+                for n in range(64)
+            ]
+            return await asyncio.gather(*(http.post(CHAT, json={**a, "max_tokens": 30}) for a in asks))
+
+    with Kit.simulated(home=tmp_path) as kit, serving(kit) as server:
+        answers = asyncio.run(ask(server))
+        assert [answer.status_code for answer in answers] == [200] * 64
+        ids = {answer.headers["x-tokenkit-receipt"] for answer in answers}
+        frame = kit.ledger.df()
+        assert len(ids) == 64
+        assert ids == set(frame["id"])
+        assert set(frame["status"]) == {"ok"}
+
+
+# Who leaves.
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+def test_who_leaves_a_stream_cancels_the_call(tmp_path: Path, path: str) -> None:
+    ask = {"model": "sage", "messages": ASK["messages"], "prompt": "Name a river.", "stream": True}
+    with Kit.simulated(pace=4, home=tmp_path) as kit, serving(kit) as server:
+        with client(server) as http, http.stream("POST", path, json=ask) as answer:
+            assert answer.status_code == 200
+            assert next(answer.iter_lines()).startswith("data: {")
+            made = answer.headers["x-tokenkit-receipt"]
+        receipt = until(lambda: kit.receipt(made))
+        assert receipt.status == "cancelled"
+        assert receipt.cost_nanos > 0
+        assert receipt.usage.output_tokens < 100
+        assert receipt.id in set(kit.ledger.df()["id"])
+        with client(server) as http:
+            until(lambda: http.get("/health").json()["calls_under_way"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [(CHAT, ASK), (CHAT, ASK | {"stream": True}), ("/v1/adversarial", {"prompt": "Plan a bridge.", "planner": "sage"})],
+)
+def test_who_leaves_before_the_answer_cancels_the_call(tmp_path: Path, path: str, ask: dict[str, Any]) -> None:
+    pace = 3 if path != CHAT else 1
+    faults = [] if path != CHAT else [Fault(delay=60)]
+    with Kit.simulated(pace=pace, home=tmp_path, faults=faults) as kit, serving(kit) as server:
+        body = json.dumps(ask).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", server.port)) as sock, client(server) as http:
+            sock.sendall(head + body)
+            until(lambda: "simulated/s" in http.get("/health").text)
+        receipt = until(kit.receipt)
+        assert receipt.status == "cancelled"
+
+
+def test_calls_under_way_are_settled_when_the_server_stops(tmp_path: Path) -> None:
+    with Kit.simulated(pace=5, home=tmp_path) as kit:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(running, "GOODBYE_SECONDS", 1)
+            with serving(kit) as server:
+                sock = socket.create_connection(("127.0.0.1", server.port))
+                body = json.dumps(ASK | {"model": "sage", "max_tokens": 400, "stream": True}).encode()
+                head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                sock.sendall(head + body)
+                assert sock.recv(100).startswith(b"HTTP/1.1 200")
+        sock.close()
+        receipt = kit.receipt()
+        assert receipt is not None
+        assert receipt.status == "cancelled"
+
+
+# Anything at all.
+
+WORDS = st.sampled_from(["user", "assistant", "tool", "swift", "auto", "text", "image_url", "function", "x", ""])
+FIELDS = st.sampled_from(
+    ["role", "content", "type", "text", "image_url", "url", "function", "name", "arguments", "parameters", "id",
+     "tool_calls", "tool_call_id", "json_schema", "include_usage", "strict", "description", "odd"]
+)  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=4),
+    max_leaves=12,
+)
+TURN = st.fixed_dictionaries(
+    {}, optional={"role": WORDS, "content": JSON, "tool_calls": JSON, "tool_call_id": JSON, "name": JSON}
+)
+BODY = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": WORDS | JSON,
+        "messages": st.lists(TURN, max_size=3) | JSON,
+        "prompt": st.text(max_size=20) | JSON,
+        **dict.fromkeys(
+            [
+                "stream", "stream_options", "tools", "tool_choice", "response_format", "temperature", "top_p", "seed",
+                "max_tokens", "max_completion_tokens", "stop", "user", "n", "functions", "logit_bias", "extra",
+                "rounds", "planner", "critic", "top_k", "metadata",
+            ],
+            JSON,
+        ),
+    },
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(path=st.sampled_from([CHAT, "/v1/completions", "/v1/adversarial"]), body=BODY)
+def test_no_body_breaks_the_server(http: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    answer = http.post(path, content=json.dumps(body).encode())
+    assert answer.status_code in (200, 400, 404)
+    if answer.status_code != 200:
+        assert error_of(answer)["message"]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(name=st.sampled_from([*sorted(ASK), "user", "stop", "tools", "stream", "seed"]), value=JSON)
+def test_no_field_of_a_good_request_breaks_the_server(http: httpx.Client, name: str, value: Any) -> None:
+    answer = http.post(CHAT, content=json.dumps({**ASK, name: value}).encode())
+    assert answer.status_code in (200, 400, 404)
+    if answer.status_code == 200 and "stream" not in ASK | {name: value}:
+        assert answer.json()["choices"][0]["message"]["content"]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(body=st.binary(max_size=40), budget=st.text(st.characters(min_codepoint=33, max_codepoint=255), max_size=12))
+def test_no_bytes_and_no_header_break_the_server(http: httpx.Client, body: bytes, budget: str) -> None:
+    for name in ("budget", "session", "endpoint", "compress"):
+        headers = [(f"x-tokenkit-{name}".encode(), budget.encode("latin-1"))]
+        assert http.post(CHAT, content=body, headers=headers).status_code == 400
+        assert http.post(CHAT, json=ASK, headers=headers).status_code in (200, 400, 429)
+
+
+# The command.
+
+
+def test_the_command_serves_until_it_is_stopped(tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
+    env |= {"TOKENKIT_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "TOKENKIT_SIMULATED": "1"}
+    env |= {"TOKENKIT_SERVER_TOKEN": "from-the-environment"}
+    command = [sys.executable, "-m", "tokenkit", "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, cwd=tmp_path) as served:
+        try:
+            assert served.stderr is not None
+            said = next(line for line in served.stderr if "base_url" in line)
+            port = int(re.findall(r"127\.0\.0\.1:(\d+)/v1", said)[0])
+            with client(Serving("127.0.0.1", port), authorization="Bearer from-the-environment") as http:
+                assert http.post(CHAT, json=ASK).status_code == 200
+                assert http.get("/v1/models", headers={"authorization": "Bearer wrong"}).status_code == 401
+        finally:
+            served.send_signal(signal.SIGTERM)
+        rest = served.stderr.read()
+        assert served.wait(30) == 130
+    assert "Traceback" not in rest
+    assert "from-the-environment" not in said + rest
+
+
+def test_the_command_refuses_other_machines_without_a_token(tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "TOKENKIT_SERVER_TOKEN"} | {"TOKENKIT_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "tokenkit", "serve", "--host", "0.0.0.0", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60)
+    told = [line for line in done.stderr.splitlines() if not line.startswith("tokenkit: no tokenkit.toml")]
+    assert done.returncode == 2
+    assert len(told) == 1
+    assert "TOKENKIT_SERVER_TOKEN" in told[0]

@@ -24,7 +24,7 @@ from tokenkit.errors import TokenkitError, UnknownModel
 from tokenkit.providers import openai
 from tokenkit.server import failing, fields, reading, writing
 from tokenkit.server.failing import Failure, bad, failure_of
-from tokenkit.server.guarding import LARGEST_BODY, TooLarge, TooSlow, read
+from tokenkit.server.guarding import LARGEST_BODY, MOST_AT_ONCE, TooLarge, TooSlow, read
 from tokenkit.server.reading import Asked
 from tokenkit.server.streaming import LOG, HungUp, Streamed, following, unless_gone
 from tokenkit.server.writing import CHAT, TEXT, Chunks, Shape
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 DEADLINE = 600.0
 """Seconds a call may take where neither configuration nor caller says; past it the answer is 504."""
-
-MOST_AT_ONCE = 512
-"""Calls under way at once; one more is told to come back."""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LARGEST_BODY = 32 * 1024 * 1024
+MOST_AT_ONCE = 512
+"""Calls under way at once; one more is told to come back."""
+
 BODY_SECONDS = 120.0
 """How long a client may take to send its body."""
 
@@ -32,7 +35,7 @@ DISCARDED = 4
 """How many bodies' worth of a body that is too large is thrown away before the answer: a client that is still sending
 when its connection is closed often does not get to see why."""
 
-LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 class TooLarge(Malformed):
@@ -111,9 +114,9 @@ class Guard:
 
 
 def host_name(host: str) -> str:
-    """Return the name in a Host header, without its port, in small letters."""
+    """Return the name in a Host header, without its port, in small letters; an address of IPv6 stands in brackets."""
     if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
+        return f"{host.partition(']')[0].lower()}]"
     return host.partition(":")[0].rstrip(".").lower()
 
 

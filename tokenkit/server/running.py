@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tokenkit.errors import UserError
-from tokenkit.server.guarding import LARGEST_BODY, LOCAL_NAMES, Guard, host_name, is_loopback
+from tokenkit.server.guarding import LARGEST_BODY, LOCAL_NAMES, MOST_AT_ONCE, Guard, host_name, is_loopback
 from tokenkit.types import Secret
 
 if TYPE_CHECKING:
@@ -57,12 +57,13 @@ def application(
     token: Secret | str | None = None,
     names: Iterable[str] = (),
     largest_body: int = LARGEST_BODY,
+    most: int = MOST_AT_ONCE,
 ) -> Any:
     """Return the ASGI application that serves ``kit``, guarded for a server bound to ``host``.
 
     ``token`` must be sent by every caller; ``names`` are further names the server may be called by, beside those of
-    this machine; ``largest_body`` is bytes. Raises UserError without the extra, and without a token where ``host`` can
-    be reached from other machines.
+    this machine; ``largest_body`` is bytes; ``most`` calls may be under way at once. Raises UserError without the
+    extra, and without a token where ``host`` can be reached from other machines.
     """
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
@@ -75,9 +76,12 @@ def application(
         )
     from tokenkit.server.endpoints import build
 
-    known = frozenset(host_name(name) for name in (*LOCAL_NAMES, host, *names)) if is_loopback(host) else frozenset()
+    known: frozenset[str] = frozenset()
+    if is_loopback(host):
+        mine = f"[{host}]" if ":" in host else host
+        known = frozenset(host_name(name) for name in (*LOCAL_NAMES, mine, *names)) - {""}
     assert secret is None or isinstance(secret, Secret)  # noqa: S101 - an empty text became None above
-    return Guard(build(kit, largest_body=largest_body), secret, known)
+    return Guard(build(kit, largest_body=largest_body, most=most), secret, known)
 
 
 def serve(
@@ -110,9 +114,10 @@ def serving(
     token: Secret | str | None = None,
     names: Iterable[str] = (),
     largest_body: int = LARGEST_BODY,
+    most: int = MOST_AT_ONCE,
 ) -> Iterator[Serving]:
     """Serve ``kit`` in a thread for as long as the block lasts; calls under way at its end are given time to end."""
-    app = application(kit, host=host, token=token, names=names, largest_body=largest_body)
+    app = application(kit, host=host, token=token, names=names, largest_body=largest_body, most=most)
     sock, address = _opened(host, port)
     server = _server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, name="tokenkit-server", daemon=True)
@@ -132,10 +137,17 @@ def _token(environ: Mapping[str, str]) -> Secret | None:
 
 
 def _opened(host: str, port: int) -> tuple[socket.socket, Serving]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sends small writes at once (TCP_NODELAY) only where the socket says that it is TCP. Otherwise each answer,
+    # whose head and body are two writes, waits some 40 ms for the client's delayed acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.create_server((host, port), family=family, backlog=2048)
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
     except (OSError, OverflowError, UnicodeError) as error:
+        sock.close()
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no address of this machine"
         raise UserError(f"{host}:{port} cannot be served on: {why.lower()}. Try --port 0, which takes any.") from None
     return sock, Serving(host, sock.getsockname()[1])
