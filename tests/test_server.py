@@ -27,13 +27,15 @@ import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tokenkit import errors
 from tokenkit.effects import LocalAnswer, WireRequest
 from tokenkit.errors import UserError
 from tokenkit.kit import Kit
 from tokenkit.providers import openai as dialect
 from tokenkit.providers import simulated
 from tokenkit.providers.simulated import Fault
-from tokenkit.server import Serving, running, serving
+from tokenkit.server import Serving, guarding, running, serving
+from tokenkit.server.failing import failure_of
 from tokenkit.types import Secret
 
 CHAT = "/v1/chat/completions"
@@ -490,6 +492,96 @@ def test_a_providers_key_is_in_no_answer(tmp_path: Path) -> None:
             assert answer.status_code in (400, 404, 429, 502)
             assert key not in answer.text + str(answer.headers)
             assert key[-4:] not in answer.text
+
+
+# Every error has its words.
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (errors.AllFailed([]), 502, "all_failed"),
+        (errors.AllFailed([("a", errors.AuthError("no")), ("b", errors.AuthError("no"))]), 502, "upstream_auth"),
+        (errors.AllFailed([("a", errors.AuthError("no")), ("b", errors.RateLimited("x"))]), 503, "all_failed"),
+        (errors.AllFailed([("a", errors.AuthError("no")), ("b", errors.QuotaExceeded("x"))]), 502, "all_failed"),
+        (errors.LedgerError("/home/ada/journal.sqlite3 is locked"), 503, "ledger"),
+        (errors.VaultError("/home/ada/vault is locked"), 503, "vault"),
+        (errors.NoRoute("None.", [("a", "its breaker is open")]), 503, "no_route"),
+        (errors.NoRoute("None.", [("a", "it has no eyes")]), 400, "no_route"),
+        (errors.ContextOverflow("Too long."), 400, "context_length_exceeded"),
+        (errors.ContentFiltered("Refused."), 400, "content_filter"),
+        (errors.BrokenOff("Open."), 503, "overloaded"),
+        (errors.ProtocolError("Cut."), 502, "upstream_error"),
+        (errors.BadRequest("x", status=404, code="sk-" + "a" * 40), 404, "[key]"),
+        (errors.TokenkitError("Something of ours at /home/ada."), 500, "internal_error"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_every_error_has_a_status_and_tells_no_secret(error: errors.TokenkitError, status: int, code: str) -> None:
+    failure = failure_of(error)
+    assert (failure.status, failure.code) == (status, code)
+    assert "/home/ada" not in failure.body["error"]["message"]
+    assert failure.headers()["x-should-retry"] == ("true" if failure.again else "false")
+
+
+def test_no_class_of_error_is_forgotten() -> None:
+    def below(kind: type[errors.TokenkitError]) -> set[type[errors.TokenkitError]]:
+        return {kind}.union(*(below(one) for one in kind.__subclasses__() if one.__module__ == errors.__name__))
+
+    kinds = below(errors.TokenkitError) - {errors.TokenkitError, errors.AllFailed, errors.UnknownModel}
+    assert len(kinds) > 15
+    assert {kind for kind in kinds if failure_of(kind("x" * 5000)).status == 500} == set()
+    assert all(len(failure_of(kind("x y " * 5000)).body["error"]["message"]) <= 600 for kind in kinds)
+
+
+def test_an_open_breaker_shows_in_health_and_is_503(tmp_path: Path) -> None:
+    with Kit.simulated(pace=0, home=tmp_path) as kit, serving(kit) as server, client(server) as http:
+        assert http.post(CHAT, json=ASK).status_code == 200
+        for _ in range(20):
+            kit._watch.breaker("simulated/swift").failed(time.monotonic())
+        answer = http.post(CHAT, json=ASK)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        told = http.get("/health").json()
+        assert told["status"] == "degraded"
+        assert told["providers"]["simulated"]["models"]["simulated/swift"]["breaker"] == "open"
+
+
+def test_a_mistake_of_ours_is_500_and_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(wire: WireRequest) -> LocalAnswer:
+        raise RuntimeError("the secret of /home/ada")
+
+    provider = replace(dialect.provider("simulated", "simulated://simulated"), local=broken)
+    with (
+        Kit(home=tmp_path, providers=[provider], models=simulated.models(), environ={}) as kit,
+        serving(kit) as server,
+        client(server) as http,
+    ):
+        for stream in (False, True):
+            answer = http.post(CHAT, json=ASK | {"stream": stream})
+            assert (answer.status_code, error_of(answer)["code"]) == (500, "internal_error")
+            assert "secret" not in answer.text
+    assert "was not answered" in caplog.text
+
+
+def test_a_body_that_does_not_come_is_given_up() -> None:
+    async def never() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    with pytest.raises(guarding.TooSlow, match="did not come"):
+        asyncio.run(guarding.read(never, None, 100, seconds=0.01))
+
+
+def test_without_the_extra_one_sentence_says_what_to_install(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"tokenkit\[server\]"):
+        running.application(kit)
+
+
+def test_importing_the_server_imports_neither_starlette_nor_uvicorn() -> None:
+    code = "import sys, tokenkit.server, tokenkit.cli; print({'starlette', 'uvicorn'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 # Who may ask.
