@@ -27,6 +27,8 @@ GENESIS = bytes(32)
 _HEAD = "SELECT seq, hash FROM receipts ORDER BY seq DESC LIMIT 1"
 # A rating, or that old rows were let go, is written like a receipt, and is none.
 CALLS = """replace(replace(body, '"operation":"rating"', ''), '"operation":"retention"', '') = body"""
+_LINK = """INSERT INTO receipts (seq, id, started_at, body, prev, hash)
+  SELECT seq + 1, ?1, ?2, ?3, hash, chained(hash, ?4) FROM receipts ORDER BY seq DESC LIMIT 1"""
 _INSERT = "INSERT INTO receipts (seq, id, started_at, body, prev, hash) VALUES (?, ?, ?, ?, ?, ?)"
 # The casts and defaults are for damaged files, whose rows may hold what the table's own types forbid.
 _ROWS = """SELECT seq, coalesce(CAST(id AS TEXT), ''), coalesce(CAST(started_at AS INTEGER), 0),
@@ -63,6 +65,7 @@ class Journal:
         if durability not in ("process", "power"):
             raise ConfigError(f"journal durability is {durability!r}; it can be 'process' or 'power'.")
         self.path = Path(path).expanduser().resolve()  # now: a notebook may change its directory later
+        self._name = str(self.path)
         self.durability, self.patience = durability, patience
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -82,9 +85,15 @@ class Journal:
             connection = None
             try:
                 connection = self._ready()
-                connection.execute("BEGIN IMMEDIATE")
-                append(connection, receipt, line)
-                connection.execute("COMMIT")
+                try:
+                    # One statement is one transaction: a third of the time of three. It does nothing in an empty file.
+                    done = connection.execute(_LINK, (receipt.id, receipt.started_at, *line)).rowcount == 1
+                except (sqlite3.IntegrityError, OverflowError):
+                    done = False  # append tells what is there already from what cannot be
+                if not done:
+                    connection.execute("BEGIN IMMEDIATE")
+                    append(connection, receipt, line)
+                    connection.execute("COMMIT")
             except BaseException as error:
                 self._undo(connection, error, "write")
                 raise
@@ -177,13 +186,16 @@ class Journal:
     def _ready(self) -> sqlite3.Connection:
         """Return the connection, opened anew in a forked child and where the file was deleted or replaced."""
         if self._connection is not None:
-            with suppress(FileNotFoundError):
-                found = os.stat(self.path)
+            try:
+                found = os.stat(self._name)
                 if self._file == (os.getpid(), found.st_dev, found.st_ino):
                     return self._connection
+            except FileNotFoundError:
+                pass
             abandon(self._connection)
             self._connection = None
         self._connection = open_file(self.path, self.durability, self.patience)
+        self._connection.create_function("chained", 2, _chained, deterministic=True)
         found = os.stat(self.path)
         self._file = (os.getpid(), found.st_dev, found.st_ino)
         return self._connection
@@ -231,13 +243,16 @@ def append(connection: sqlite3.Connection, receipt: Receipt, line: tuple[str, by
     row = connection.execute(_HEAD).fetchone()
     seq, prev = row or (0, GENESIS)
     try:
-        digest = hashlib.sha256(prev + raw).digest()
-        connection.execute(_INSERT, (seq + 1, receipt.id, receipt.started_at, text, prev, digest))
+        connection.execute(_INSERT, (seq + 1, receipt.id, receipt.started_at, text, prev, _chained(prev, raw)))
     except sqlite3.IntegrityError:
         if connection.execute("SELECT 1 FROM receipts WHERE id = ?", (receipt.id,)).fetchone() is None:
             raise
     except OverflowError as error:
         raise LedgerError(f"Receipt {receipt.id} starts at {receipt.started_at} ns, which is no time.") from error
+
+
+def _chained(prev: bytes, body: bytes) -> bytes:
+    return hashlib.sha256(prev + body).digest()
 
 
 _ALIVE: weakref.WeakSet[Journal] = weakref.WeakSet()
