@@ -98,9 +98,10 @@ def _cells(notebook: Any) -> str:
     """Render the notebook's cells through nbconvert's script-free ``basic`` template."""
     from nbconvert import HTMLExporter
 
+    # A page has no kernel: what is left of a widget is its picture, not a script that looks for one.
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
-            # A page has no kernel: what is left of a widget is its picture, not a script that looks for one.
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     exporter: Any = HTMLExporter(template_name="basic", anchor_link_text="")
     body, _ = exporter.from_notebook_node(notebook)
