@@ -256,3 +256,27 @@ def test_stop_ends_a_stream_and_the_next_cell_works(lab: tuple[str, Path], brows
     page.page.wait_for_function("() => document.body.innerText.includes('receipt: cancelled')", timeout=30_000)
     assert page.outside == []
     page.page.close()
+
+
+def test_a_thumb_beneath_a_receipt_rates_the_answer_by_mouse_and_by_key(lab: tuple[str, Path], browser: Any) -> None:
+    address, folder = lab
+    saved(
+        folder, "thumbs.ipynb",
+        "%load_ext tokenkit\nimport tokenkit as tk\nfrom tokenkit import notebook\n"
+        "kit = notebook.use(tk.Kit.simulated(pace=0))",
+        "%%route --max-tokens 30\nName three rivers.",
+        "print('rated', kit.ledger.sql('select rating from rated_calls').rating.tolist())",
+    )  # fmt: skip
+    page = Page(browser, address, "thumbs.ipynb")
+    page.run_all()
+    thumb = page.page.locator(".jp-OutputArea-output .jupyter-button")
+    thumb.nth(1).click()
+    page.page.wait_for_function("() => document.body.innerText.includes('rated bad')", timeout=15_000)
+    thumb.nth(0).focus()
+    page.page.keyboard.press("Enter")
+    page.page.wait_for_function("() => document.body.innerText.includes('rated good')", timeout=15_000)
+    page.page.locator(".jp-NotebookPanel .jp-CodeCell .cm-content").last.click()
+    page.page.keyboard.press("Shift+Enter")
+    page.page.wait_for_function("() => document.body.innerText.includes('rated [1.0]')", timeout=15_000)
+    assert page.outside == []
+    page.page.close()

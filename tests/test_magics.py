@@ -103,7 +103,9 @@ def test_dry_sends_nothing_and_names_the_bill(cells: Cells) -> None:
 def test_verbose_shows_the_plan_and_the_stages(cells: Cells) -> None:
     seen = cells.run("%%route --verbose --max-tokens 3\nhello")
     assert "first by score" in seen.out
-    assert "Nothing was compressed" in seen.out
+    assert "compressed" not in seen.out  # no stage was asked for: there is nothing to say
+    squeezed = cells.run("%%route --verbose --max-tokens 3 --compress normalize\nhello    there").out
+    assert "normalize" in squeezed
     again = cells.run("%receipt --verbose").out
     assert "first by score" in again
     assert cells.kit.receipt().id in again
@@ -244,7 +246,7 @@ def test_waiting_is_shown_while_it_lasts_and_told_in_the_receipt(cells: Cells, t
         notebook.use(kit)
         seen = cells.run("%%route --model tiny --max-tokens 3\nhi", kernel=True)
         assert "waiting 0.0 s: simulated/tiny: RateLimited, asking again" in seen.outputs[0].data["text/plain"]
-        last = seen.outputs[-1].data["text/plain"]
+        last = seen.outputs[-2].data["text/plain"]
         assert "after waiting 0.01 s" in last
         assert "waiting 0.0 s" not in last
         assert kit.on_sleep is None
@@ -261,7 +263,7 @@ def test_an_error_of_the_users_own_code_is_left_alone(cells: Cells) -> None:
 
 def test_a_notebook_gets_one_output_that_ends_complete(cells: Cells) -> None:
     seen = cells.run("%%route --model sage --max-tokens 300\n<b>hello</b>", kernel=True)
-    first, *updates = seen.outputs
+    first, *updates, thumbs = seen.outputs
     assert seen.out == ""
     assert updates
     last = updates[-1].data
@@ -269,6 +271,7 @@ def test_a_notebook_gets_one_output_that_ends_complete(cells: Cells) -> None:
     assert text in last["text/plain"]
     assert "✓ ok" in last["text/html"]
     assert set(first.data) == {"text/html", "text/plain"}
+    assert thumbs.data["text/plain"] == ""
 
 
 def test_tokens_spend_and_receipts_answer(cells: Cells) -> None:

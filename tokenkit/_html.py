@@ -196,8 +196,8 @@ def _charge_line(charge: Charge) -> str:
     charged, held = (
         show_usd(amount) if charge.unit == "usd" else f"{amount:,} tokens" for amount in (charge.charged, charge.held)
     )
-    when = "" if len(charge.period) == 32 else f", {_name(charge.period)}"  # a cell's or request's id says nothing
-    return f"{charged} of {_name(charge.account)}{when}; {held} was held"
+    when = "" if len(charge.period) == 32 else f" ({_name(charge.period)})"  # a cell's or request's id says nothing
+    return f"{_name(charge.account)}{when}: charged {charged}, at most {held} was held"
 
 
 def _model_line(receipt: Receipt) -> str:

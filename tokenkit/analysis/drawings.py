@@ -60,13 +60,16 @@ def compression(source: Any, since: Any = None) -> Chart:
     alt = altair_late()
     drawn = (
         chart_of(frame.assign(kept_to=frame["kept_from"] + 0.05), ["stage"])
-        .mark_bar(color=PALETTE[0])
+        .mark_rect(color=PALETTE[0])  # a bar with two ends in x would lie flat
         .encode(
             x=alt.X(
-                "kept_from:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(title="share of tokens kept", format="%")
+                "kept_from:Q",
+                scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(title="share of tokens kept", format="%", tickCount=10),
             ),
             x2="kept_to:Q",
             y=alt.Y("runs:Q", axis=alt.Axis(title="runs", tickCount=3)),
+            y2=alt.Y2Datum(0),
             row=alt.Row("stage:N", header=alt.Header(title=None, labelAngle=0, labelAlign="left", labelLimit=140)),
             tooltip=tooltip(frame),
         )

@@ -90,12 +90,12 @@ class Live:
 
 def _details_html(receipt: Receipt) -> str:
     plan = _html.plan_card(receipt.plan) if receipt.plan is not None else ""
-    return plan + _html.stages_card(receipt.stages)
+    return plan + (_html.stages_card(receipt.stages) if receipt.stages else "")
 
 
 def _details_text(receipt: Receipt) -> str:
     plan = _html.plan_text(receipt.plan) + "\n" if receipt.plan is not None else ""
-    return plan + _html.stages_text(receipt.stages)
+    return plan + (_html.stages_text(receipt.stages) if receipt.stages else "")
 
 
 class Bar:
