@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # 3 flow: layers, and the one place that does HTTP
     ("layers", "drivers", "adversarial"),
     # 4 memory
-    ("journal", "sharing", "accounts", "embeddings", "ledger", "team"),
+    ("journal", "sharing", "cache", "accounts", "embeddings", "ledger", "team"),
     # 5 faces: parse, call, show
     (
         "options",

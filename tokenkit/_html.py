@@ -170,7 +170,7 @@ def _receipt_title(receipt: Receipt) -> str:
 def _receipt_facts(receipt: Receipt) -> Facts:
     facts: list[tuple[str, Sequence[str]]] = [
         ("model", [_model_line(receipt)]),
-        ("tokens", [_usage_line(receipt.usage)]),
+        ("tokens", ["none: nothing was sent" if receipt.cached else _usage_line(receipt.usage)]),
         ("cost", [_cost_line(receipt)]),
         ("time", [_time_line(receipt)]),
     ]

@@ -41,6 +41,7 @@ from tokenkit.tokens import count_messages, count_text, counts_like
 from tokenkit.types import Prompt, Request, Response, Secret, TokenCount, messages_of
 
 if TYPE_CHECKING:
+    from tokenkit.cache import Cache
     from tokenkit.journal import Journal
     from tokenkit.ledger import Ledger
     from tokenkit.vault import Vault
@@ -163,6 +164,13 @@ class Asking:
         return Ledger(self.journal, self.home / "ledger.duckdb")
 
     @cached_property
+    def cache(self) -> Cache:
+        """Answers given before, for calls that say ``cache=True``: ``len(kit.cache)``, ``.clear()``."""
+        from tokenkit.cache import Cache
+
+        return Cache(self.home / "answers.sqlite3")
+
+    @cached_property
     def budgets(self) -> Budgets:
         """Limits on what may be spent: ``.set("5 USD", window="day")``, ``.status()``, ``.remove(...)``."""
         return Budgets(self.accounts, webhook=self._environ.get(self.config.webhook_env or ""), world=self._world)
@@ -212,6 +220,10 @@ class Asking:
         if alerts:
             self.budgets.tell(alerts)
 
+    def _routing_said(self, request: Request) -> str:
+        """Return what decides, beside the request, which model answers it; nothing where it names one."""
+        return "" if request.model != "auto" else f"{self.policy!r} {[model.id for model in self.models]}"
+
     @cached_property
     def _compressed(self) -> Layer:
         def price(request: Request) -> PriceReceipt | None:
@@ -246,6 +258,7 @@ class Asking:
     def _asking(self) -> Call:
         layer = layers.compose(
             self._recorded,
+            layers.cached(self.cache, self._routing_said),
             layers.continued(self._sessions),
             self._compressed,
             layers.routed(self.plan_request),
@@ -260,6 +273,8 @@ class Asking:
 
     def _begin(self, prompt: Prompt, options: Options) -> tuple[Request, Trail]:
         request = request_of(prompt, options, self.config.defaults, (LLM, *self.stages))
+        if request.cache is not None and not (self.config.store_prompts and self._redact is None):
+            raise UserError("cache keeps answers as they came, and store_prompts = false or a redact hook forbids it.")
         self._eligible(request)  # a name that means no model is the caller's mistake: nothing to record
         deadline = None if request.deadline is None else time.monotonic() + request.deadline
         return request, Trail(deadline=deadline)

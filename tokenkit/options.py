@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
@@ -21,7 +23,8 @@ class Options(TypedDict, total=False):
     ``target_tokens`` or ``target_recall`` (the share of evidence to keep), for ``query``; ``keep`` are literal texts
     that survive, and with ``compress_all`` the system prompt and the last user turn may be shortened too. With
     ``changes`` a text that is an edited version of an earlier one of its ``session`` is sent as edits, where the
-    provider's prompt cache makes that cheaper.
+    provider's prompt cache makes that cheaper. With ``cache`` the same request is answered again from this home's own
+    cache, at no cost: always (``True``), or while the answer is no older than ``"7d"``, ``"12h"`` or ``"30m"``.
     """
 
     model: str
@@ -49,6 +52,7 @@ class Options(TypedDict, total=False):
     target_recall: float | None
     compress_all: bool
     changes: bool
+    cache: bool | str | None
 
 
 def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any], stages: Sequence[str] = ()) -> Request:
@@ -76,6 +80,7 @@ def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any], st
         everything=said.pop("compress_all", False),
         known=stages,
     )
+    said["cache"] = _age(said.get("cache"))
     return Request(
         messages,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
@@ -83,6 +88,21 @@ def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any], st
         compress=compress,
         **said,
     )
+
+
+_AGES = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def _age(cache: Any) -> float | None:
+    """Return how many seconds old a cached answer may be; None: the cache is not asked."""
+    if cache is None or cache is False:
+        return None
+    if cache is True:
+        return math.inf
+    found = re.fullmatch(r"\s*(\d{1,6})\s*([mhdw])\s*", cache) if isinstance(cache, str) else None
+    if found is None:
+        raise UserError(f"cache is True, False, or an age such as '30m', '12h' or '7d', not {cache!r}.")
+    return int(found[1]) * _AGES[found[2]]
 
 
 def _check(said: Mapping[str, Any]) -> None:

@@ -213,7 +213,8 @@ class Charge(NamedTuple):
 class Receipt:
     """One logical call, however many tries it took. Times are Unix nanoseconds; durations are seconds.
 
-    ``usage`` and ``cost_nanos`` sum all attempts that were billed; ``rating`` is what a receipt of one says, 0 to 1.
+    ``usage`` and ``cost_nanos`` sum all attempts that were billed; ``cached_from`` is the id of the call whose answer
+    was given again, where nothing was asked; ``rating`` is what a receipt of one says, 0 to 1.
     """
 
     id: str
@@ -237,6 +238,7 @@ class Receipt:
     error_type: str | None = None
     error: str | None = None
     cached: bool = False
+    cached_from: str | None = None
     streamed: bool = False
     user: str | None = None
     session: str | None = None
@@ -295,7 +297,8 @@ class Trail:
 
     ``shown`` counts the deltas the caller has seen: once it is not 0, no retry and no fallback may follow.
     ``deadline`` is a ``time.monotonic()`` instant; ``waited`` the seconds slept since the last attempt; ``receipt``
-    and ``response`` are there once the call has been settled; ``pending`` settles the try that began last.
+    and ``response`` are there once the call has been settled; ``pending`` settles the try that began last; ``answered``
+    is the model and provider whose earlier answer it was, where no try was made.
     """
 
     id: str = ""
@@ -306,6 +309,8 @@ class Trail:
     notes: list[str] = field(default_factory=list)
     shown: int = 0
     cached: bool = False
+    cached_from: str | None = None
+    answered: tuple[str | None, str | None] = (None, None)
     deadline: float | None = None
     waited: float = 0.0
     parent: str | None = None

@@ -103,9 +103,9 @@ class Request:
 
     ``model`` is ``"auto"``, a model name, or ``provider/name``; ``max_tokens`` bounds the answer in tokens;
     ``deadline`` is seconds for the whole call, retries and fallbacks included; ``extra`` goes to the wire as it is.
-    ``budget`` is a limit for this request alone, ``compress`` what to shorten before it is planned; with
-    ``changes`` only edits to an earlier text of its session go out where that is cheaper. ``plan`` is written by the
-    routed layer, for the layers inside it.
+    ``budget`` is a limit for this request alone, ``compress`` what to shorten before it is planned; with ``changes``
+    only edits to an earlier text of its session go out where that is cheaper; ``cache`` is how old an answer may be
+    that is given again, in seconds. ``plan`` is written by the routed layer, for the layers inside it.
     """
 
     messages: tuple[Message, ...]
@@ -128,6 +128,7 @@ class Request:
     budget: Any = None
     compress: Any = None
     changes: bool = False
+    cache: float | None = None
     plan: Plan | None = None
 
 

@@ -78,8 +78,8 @@ class Config:
     ``models`` are as the file describes them: no price where it gives none (see ``catalog.filled`` and ``overrides``).
     ``budgets`` are the tables as written, checked; ``webhook_env`` and ``journal_env`` are environment variables, since
     what they hold is often a secret: the URL to be told when a budget is nearly spent, the address of a team's
-    PostgreSQL. ``thumbs``: a notebook offers to rate each answer. ``ledger`` is where the DuckDB file goes if not into ``home``, the data folder; ``defaults`` are options
-    of a call, only those that were said.
+    PostgreSQL. ``thumbs``: a notebook offers to rate each answer. ``ledger`` is where the DuckDB file goes if not into
+    ``home``, the data folder; ``defaults`` are options of a call, only those that were said.
     """
 
     path: Path | None = None

@@ -175,7 +175,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 def prose(path: Path, error: BaseException, doing: str) -> str:
     """Say what went wrong with the file and what to do about it."""
-    text = (error.strerror or "") if isinstance(error, OSError) else str(error)
+    text = " ".join(((error.strerror or "") if isinstance(error, OSError) else str(error)).split())
     low = text.lower()
     if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError):
         why = "something on its path is not what it should be, a file or a folder. Name another path"

@@ -6,7 +6,7 @@ CREATE OR REPLACE TEMP TABLE staged AS
 SELECT seq, id, started_at_ns, TRY(json_transform(body, '{
   "seconds": "DOUBLE", "status": "VARCHAR", "requested_model": "VARCHAR", "model": "VARCHAR", "provider": "VARCHAR",
   "operation": "VARCHAR", "finish_reason": "VARCHAR", "cost_nanos": "BIGINT", "error_type": "VARCHAR",
-  "error": "VARCHAR", "cached": "BOOLEAN", "streamed": "BOOLEAN", "user": "VARCHAR", "session": "VARCHAR",
+  "error": "VARCHAR", "cached": "BOOLEAN", "cached_from": "VARCHAR", "streamed": "BOOLEAN", "user": "VARCHAR", "session": "VARCHAR",
   "endpoint_name": "VARCHAR", "prompt": "VARCHAR", "answer": "VARCHAR", "prompt_sha256": "VARCHAR",
   "parent": "VARCHAR", "notes": ["VARCHAR"], "rating": "DOUBLE",
   "usage": {"input_tokens": "BIGINT", "output_tokens": "BIGINT", "cache_read_input_tokens": "BIGINT",
@@ -126,7 +126,7 @@ SELECT seq, id, since_epoch(started_at_ns) AS started_at, started_at_ns, r.secon
        CASE WHEN len(r.stages) > 0 THEN TRY_CAST(list_sum(list_transform(r.stages, lambda s:
          CAST(s.before AS HUGEINT) - s.after)) AS BIGINT) END AS saved_tokens,
        r.cost_nanos, price_number(r.price) AS price, TRY_CAST(nullif(r.price.at, '') AS TIMESTAMPTZ) AS priced_at,
-       coalesce(len(r.attempts), 0) AS tries, r.error_type, r.error, coalesce(r.cached, false) AS cached,
+       coalesce(len(r.attempts), 0) AS tries, r.error_type, r.error, coalesce(r.cached, false) AS cached, r.cached_from,
        coalesce(r.streamed, false) AS streamed, r.user, r.session, r.endpoint_name, r.parent,
        staged_plans.candidate_set, staged_plans.candidate_mask, r.prompt, r.answer, r.prompt_sha256, r.notes
 FROM staged LEFT JOIN staged_plans USING (seq) WHERE coalesce(r.operation, '') NOT IN ('rating', 'retention') ORDER BY seq;

@@ -179,6 +179,8 @@ CREATE TABLE charges (            -- budgets touched: one row an account a call 
   charged  BIGINT                 -- what all tries took; less than 0 in a correction
 );
 
+ALTER TABLE calls ADD COLUMN cached_from VARCHAR;      -- calls.id whose answer was given again from the cache, unasked
+
 -- @views
 
 CREATE OR REPLACE VIEW candidates AS -- one row a considered model, best first within a call
@@ -199,6 +201,12 @@ CREATE OR REPLACE VIEW budgets_touched AS -- what each budget's account was char
 SELECT account, period, unit, count(*) FILTER (charged <> 0) AS calls, sum(charged)::BIGINT AS charged,
        sum(held)::BIGINT AS held, sum(charged) / nullif(sum(held), 0) AS used_of_held
 FROM charges GROUP BY account, period, unit ORDER BY account, period;
+
+CREATE OR REPLACE VIEW saved_by_cache AS -- answers given again, and what they had cost the first time
+SELECT again.model, count(*) AS answers, sum(first.cost_usd)::DECIMAL(18,9) AS saved_usd,
+       sum(first.total_tokens)::BIGINT AS saved_tokens
+FROM calls again LEFT JOIN calls first ON first.id = again.cached_from
+WHERE again.cached_from IS NOT NULL GROUP BY again.model ORDER BY saved_usd DESC;
 
 CREATE OR REPLACE VIEW spend_daily AS -- days are local
 SELECT CAST(started_at AS DATE) AS day, provider, model, count(*) AS calls,

@@ -34,6 +34,8 @@ ROUTE = (
     Option("compress", str, "stages that shorten the prompt, such as normalize,summarize", "STAGES"),
     Option("target", float, "share of tokens to keep, such as 0.4", "SHARE"),
     Option("query", str, "what the text is read for, where the prompt does not end with the question", "TEXT"),
+    Option("cache", str, "answer the same request again from the cache: always, or if no older than 7d", "AGE"),
+    Option("no-cache", bool, "ask again, though the configuration says to use the cache"),
     Option("changes", bool, "in a --session: send edits to the text the model was given, where that is cheaper"),
     Option("out", str, "put the response in this variable", "NAME"),
     Option("dry", bool, "show the plan and the most it can cost; send nothing"),
@@ -78,6 +80,7 @@ ASKED = (
     "target",
     "query",
     "changes",
+    "cache",
 )
 LONGEST_LINE = 2_000
 
@@ -147,6 +150,10 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
             prompt = filled(prompt, self.shell.user_ns)
         _check_name(said.get("out"))
         kit = kit_said(self.shell, said)
+        if "cache" in said:
+            said["cache"] = True if said["cache"] == "always" else said["cache"]
+        if said.get("no_cache"):
+            said["cache"] = False
         options = {key: said[key] for key in ASKED if key in said} | {"endpoint_name": said.get("endpoint")}
         if said.get("dry"):
             plan = kit.plan(prompt, **options)
