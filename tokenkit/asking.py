@@ -32,7 +32,7 @@ from tokenkit.options import Options, request_of
 from tokenkit.providers.base import Provider
 from tokenkit.providers.completions import completing
 from tokenkit.receipts import Plan, PriceReceipt, Receipt, Trail
-from tokenkit.route import HEALTHY, Policy, plan
+from tokenkit.route import HEALTHY, Health, Policy, plan
 from tokenkit.sharing import SharedBucket
 from tokenkit.spending import Budgets
 from tokenkit.standing import Alert
@@ -190,6 +190,14 @@ class Asking:
         self._async_world.close()
         if "journal" in self.__dict__:
             self.journal.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of async calls, from the event loop that made them; the rest stays open."""
+        await self._async_world.aclose()
+
+    def standing(self) -> Mapping[str, Health]:
+        """Return how each model stands now, as routing sees it: barred, busy, how fast; nothing is sent."""
+        return self._watch.health(time.monotonic())
 
     def __enter__(self) -> Self:
         return self

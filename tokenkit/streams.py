@@ -22,6 +22,11 @@ class _Told:
         self._texts: list[str] = []
 
     @property
+    def trail(self) -> Trail:
+        """What has happened to the call so far; its ``id`` is the receipt's."""
+        return self._trail
+
+    @property
     def text(self) -> str:
         """The text so far; all of it once the stream has ended."""
         return "".join(self._texts)

@@ -86,8 +86,7 @@ class Endpoints:
 
     async def health(self, request: Request) -> Answer:
         """``GET /health``: what is known of each provider; with ``?ask=true`` every one is asked."""
-        now = time.monotonic()
-        known = self.kit._watch.health(now)
+        known = self.kit.standing()
         asked = await run_in_threadpool(self.kit.health) if request.query_params.get("ask") == "true" else {}
         told: dict[str, Any] = {}
         for provider in self.kit.providers:
@@ -124,7 +123,7 @@ class Endpoints:
                 await stream.aclose()
                 raise
             place.handed_on = True
-            trail = stream._trail
+            trail = stream.trail
             tries = trail.settled()
             model = tries[-1].model if tries else "auto"
             ids = shape.prefix + trail.id
@@ -187,7 +186,7 @@ def build(kit: Kit, *, largest_body: int = LARGEST_BODY, most: int = MOST_AT_ONC
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await kit._async_world.aclose()  # the connections that belong to this event loop
+        await kit.aclose()  # the connections that belong to this event loop
 
     post = {"/v1/chat/completions": ends.chat, "/v1/completions": ends.completion, "/v1/adversarial": ends.adversarial}
     get = {"/v1/models": ends.models, "/v1/models/{name:path}": ends.models, "/health": ends.health}

@@ -64,7 +64,7 @@ class Streamed(Answer):
     """An answer as server-sent events, begun once its first delta is there: a failure before it has its own status."""
 
     def __init__(self, stream: AsyncStream, first: Delta | None, chunks: Chunks, place: Place) -> None:
-        receipt = {"x-tokenkit-receipt": stream._trail.id, "x-tokenkit-model": chunks.model}
+        receipt = {"x-tokenkit-receipt": stream.trail.id, "x-tokenkit-model": chunks.model}
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no", **receipt})
         self.stream, self.first, self.chunks, self.place = stream, first, chunks, place
         # The length of a stream is not known when it begins.
