@@ -53,8 +53,8 @@ def relevance(made: Outline, query: str | None, spread: Spread) -> Scores:
     if centre:
         wanted = _central(counts)
     rarity = _rarity(counts, wanted)
-    own = _scaled(_bm25(counts, wanted, rarity))
-    nearby = _scaled(spread(own, made, [len(piece) for piece in pieces]))
+    own = scaled(_bm25(counts, wanted, rarity))
+    nearby = scaled(spread(own, made, [len(piece) for piece in pieces]))
     scores = [OWN * a + NEARBY * b for a, b in zip(own, nearby, strict=True)]
     if centre:
         return _once(_early(scores), pieces)
@@ -117,7 +117,8 @@ def _bm25(counts: Sequence[Counter[str]], wanted: Mapping[str, float], rarity: M
     return scores
 
 
-def _scaled(scores: Scores) -> Scores:
+def scaled(scores: Scores) -> Scores:
+    """Return scores with the highest at 1."""
     top = max(scores, default=0.0)
     return [score / top for score in scores] if top > 0 else scores
 
@@ -166,7 +167,7 @@ def _passages(made: Outline, counts: Sequence[Counter[str]], wanted: Mapping[str
         together[passage].update(count)
     if sum(1 for count in together if count) <= 3:
         return [0.0] * len(counts)
-    worth = _scaled(_bm25(together, wanted, _rarity(together, wanted)))
+    worth = scaled(_bm25(together, wanted, _rarity(together, wanted)))
     names = [tuple(_WORD.findall(subject.lower())) for subject in made.subjects]
     asked = _Names(names).within(_WORD.findall(query.lower()))
     worth = [score + NAMED * (place in asked) for place, score in enumerate(worth)]
@@ -179,7 +180,7 @@ def _passages(made: Outline, counts: Sequence[Counter[str]], wanted: Mapping[str
             for other, share in named.items():
                 following[other] = max(following[other], worth[other] + share * passed)
         reached = following
-    reached = _scaled(reached)
+    reached = scaled(reached)
     return [reached[passage] for passage in made.passages]
 
 
