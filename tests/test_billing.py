@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from faults import FaultServer, error, reply
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokenkit import Kit
+from tokenkit import Kit, widgets
 from tokenkit.catalog import Model
 from tokenkit.errors import TokenkitError, UserError
 from tokenkit.pricing import PriceRule, flat, resolve
@@ -267,3 +267,20 @@ def test_a_spike_is_flagged_and_ordinary_hours_are_not(kit: Kit) -> None:
     assert len(kit.spikes(by="day")) == 0
     with pytest.raises(UserError, match="by 'hour' or by 'day'"):
         kit.spikes(by="minute")
+
+
+def test_an_hour_of_unusual_spend_is_told_without_being_asked(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    rows = [
+        {"id": f"r{hour}", "started_at": (now - timedelta(hours=hour)).isoformat(), "model": "p/m", "cost_usd": cost}
+        for hour, cost in enumerate([0.011, 0.009, 4.2, 0.012, 0.01, 0.011, 0.01, 0.009, 0.012, 0.01])
+    ]
+    with Kit.simulated(pace=0, home=tmp_path) as kit:
+        kit.ledger.import_(rows)
+        said = kit.summary().unusual
+        assert "Unusual spend in the last week: $4.2" in said
+        assert "times the usual hour" in said
+        assert "Unusual spend" in kit.summary()._repr_html_()
+        assert "Unusual spend" in widgets.spend(kit).body
+        kit.ledger.retain(0)
+        assert kit.summary().unusual == ""

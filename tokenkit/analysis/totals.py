@@ -38,12 +38,16 @@ def spikes(ledger: Ledger, *, by: str = "hour", z: float = 5.0, since: Any = Non
 
 @dataclass(frozen=True)
 class Summary:
-    """What was spent today and this month, and by whom and what: frames of the same shape as ``ledger.spend``."""
+    """What was spent today and this month, and by whom and what: frames of the same shape as ``ledger.spend``.
+
+    ``unusual`` is a sentence on the hours of the last week with far more spend than usual; empty where there was none.
+    """
 
     today: Nanos
     month: Nanos
     unpriced: int
     by: Mapping[str, pandas.DataFrame]
+    unusual: str = ""
 
     def __repr__(self) -> str:
         left = f"; {self.unpriced:,} calls of unknown price not counted" if self.unpriced else ""
@@ -51,7 +55,8 @@ class Summary:
 
     def _repr_html_(self) -> str:
         cards = [_html.table_card(table(f"This month by {name}", frame)) for name, frame in self.by.items()]
-        return _html.answer(repr(self)) + "".join(cards)
+        said = "\n".join(line for line in (repr(self), self.unusual) if line)
+        return _html.answer(said) + "".join(cards)
 
 
 def summary(ledger: Ledger) -> Summary:
@@ -64,4 +69,16 @@ def summary(ledger: Ledger) -> Summary:
         values,
     ).iloc[0]
     by = {name: ledger.spend(by=name, since="month") for name in ("provider", "model", "user", "endpoint")}
-    return Summary(int(month["today"]), int(month["month"]), int(month["unpriced"]), by)
+    return Summary(int(month["today"]), int(month["month"]), int(month["unpriced"]), by, unusual(ledger))
+
+
+def unusual(ledger: Ledger) -> str:
+    """Return a sentence on the hours of the last seven days in which far more was spent than usual; or nothing."""
+    found = spikes(ledger, since="7d")
+    if found.empty:
+        return ""
+    top = found.sort_values("usd", ascending=False).iloc[0]
+    times = f"{top['usd'] / top['usual_usd']:,.0f} times the usual hour"
+    more = f", and {len(found) - 1} more such hours" if len(found) > 1 else ""
+    spent = show_usd(round(top["usd"] * 10**9))
+    return f"Unusual spend in the last week: {spent} in the hour from {top['hour']:%d %b %H:%M}, {times}{more}."

@@ -214,12 +214,15 @@ class Routing(Magics):  # type: ignore[misc]  # IPython is untyped here
     @line_magic
     @magic("%spend", SPEND)
     def spend(self, said: dict[str, Any], rest: str, cell: str | None) -> Any:
-        """Show spend by model, or by what you say."""
+        """Show spend by model, or by what you say, and tell of hours with far more than usual."""
+        from tokenkit.analysis.totals import unusual  # here, because it brings pandas
+
         _nothing_more("%spend", rest)
         ledger = kit_said(self.shell, said).ledger
         spent = ledger.spend(by=said.get("by", "model"), since=said.get("since"))
-        if ledger.note:
-            print(_html.visible(ledger.note))
+        for line in (ledger.note, unusual(ledger)):
+            if line:
+                print(_html.visible(line))
         return spent
 
     @no_var_expand

@@ -8,6 +8,7 @@ import ipywidgets
 
 from tokenkit import _html
 from tokenkit.analysis import charts
+from tokenkit.analysis.totals import unusual
 from tokenkit.bars import standings_card
 from tokenkit.ledger.book import BY
 from tokenkit.notebook.widgets.board import WIDE, Board, button, changed
@@ -36,7 +37,7 @@ class Spending(Board):
         """Ask the ledger again and draw it."""
         chart = charts.spend(self.kit, self.by.value, SINCE[self.since.value])
         budgets = self.kit.budgets.status()
-        note = _html.answer(self.kit.ledger.note) if self.kit.ledger.note else ""
+        note = "".join(_html.answer(line) for line in (self.kit.ledger.note, unusual(self.kit.ledger)) if line)
         self.body = chart.svg() + note + (standings_card(budgets) if budgets else "")
 
 
