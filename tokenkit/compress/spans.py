@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 Span = tuple[int, int]
 
@@ -19,6 +20,11 @@ def protected(text: str, keep: Sequence[str] = ()) -> list[Span]:
     ``(Smith 2020)``), what stands between ``<keep>`` and ``</keep>``, and every literal string of ``keep``. A stage
     that shortens by choosing may leave a span out as a whole, except one of :func:`kept`; none may cut or change one.
     """
+    return list(_protected(text, tuple(keep)))
+
+
+@lru_cache(maxsize=4)  # what one stage makes is looked at when it is checked, and again by the next
+def _protected(text: str, keep: tuple[str, ...]) -> tuple[Span, ...]:
     code = fences(text)
     found = [*code, *kept(text, keep)]
     for start, end in gaps(code, len(text)):
@@ -27,7 +33,7 @@ def protected(text: str, keep: Sequence[str] = ()) -> list[Span]:
             found += (match.span() for match in pattern.finditer(text, start, end))
         found += _citations(text, start, end)
         found += objects(text, start, end)
-    return merged(found)
+    return tuple(merged(found))
 
 
 def kept(text: str, keep: Sequence[str] = ()) -> list[Span]:
