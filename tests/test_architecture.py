@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "analysis",
         "kit",
         "wrap",
+        "otel",
         "server",
         "report",
         "notebook",
@@ -69,6 +70,7 @@ HOMES = {
     "nbclient": "report",
     "nbformat": "report",
     "nbconvert": "report",
+    "opentelemetry": "otel",
     "starlette": "server",
     "uvicorn": "server",
 }

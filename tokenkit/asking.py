@@ -7,6 +7,7 @@ them is the same request through the same layers, driven by the sync or the asyn
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import sys
 import time
@@ -73,6 +74,7 @@ class Asking:
         self.stages: Mapping[str, Stage] = STAGES
         self.on_sleep: Callable[[Sleep], None] | None = None
         self.on_progress: Callable[[int, int], None] | None = None
+        self.on_receipt: list[Callable[[Receipt], None]] = []
         self._turns = itertools.count()
         self._sent = layers.Sent()
         self._sessions = layers.Sessions(self._likely, self._sent)
@@ -222,7 +224,17 @@ class Asking:
             self._told(self.accounts.write(receipt))
         except LedgerError:
             self.accounts.forget(receipt)
+            self._shown(receipt)
             raise
+        self._shown(receipt)
+
+    def _shown(self, receipt: Receipt) -> None:
+        """Tell whoever listens for receipts; what they do wrong is theirs, and costs nobody an answer."""
+        for listener in tuple(self.on_receipt):
+            try:
+                listener(receipt)
+            except Exception as error:
+                logging.getLogger("tokenkit").warning("A listener for receipts failed: %r", error)
 
     def _told(self, alerts: list[Alert]) -> None:
         if alerts:
