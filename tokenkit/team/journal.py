@@ -22,7 +22,10 @@ from tokenkit.types import Secret
 if TYPE_CHECKING:
     import psycopg
 
+# For this transaction alone: behind a pooler, the next one may be another server process's. What is committed is
+# durable, whatever the database's own habit is.
 _LOCK = """SELECT set_config('lock_timeout', ?, true), set_config('idle_in_transaction_session_timeout', ?, true),
+  set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true),
   pg_advisory_xact_lock(?)"""
 # The head is read, and the hash made, in the server: a writer far away holds the lock for no round trip.
 _APPEND = """INSERT INTO receipts (seq, id, started_at, body, prev, hash)

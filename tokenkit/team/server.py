@@ -23,8 +23,6 @@ CODES = {
 }
 """What PostgreSQL's error codes mean here: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
-_DURABLY = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-
 
 class Server:
     """One journal's place: a database, and the schema in it. ``where`` names it without the password.
@@ -61,7 +59,11 @@ class Server:
             encoding = connection.info.parameter_status("server_encoding")
             if encoding != "UTF8":
                 raise LedgerError(f"its database is encoded in {encoding}; a journal needs one in UTF8.")
-            connection.execute(_DURABLY)
+            ((pid,),) = connection.execute("SELECT pg_backend_pid()").fetchall()
+            if pid != connection.info.backend_pid:
+                # A pooler is in between (it hands out process numbers of its own), and the next transaction may be
+                # another server process's, which knows nothing of statements prepared in this one.
+                connection.prepare_threshold = None
             prepare(connection, self.schema, self.lock)
         except BaseException as error:
             if connection is not None:
@@ -82,6 +84,10 @@ class Server:
         text = " ".join(str(error).split()) or type(error).__name__
         if code in CODES:
             why = CODES[code]
+        elif "does not support SSL" in text:
+            why = "the server speaks no TLS, and the URL's sslmode asks for it. Turn TLS on there, or ask for less"
+        elif "certificate" in text:
+            why = "the server's certificate is not one this URL trusts. See its sslrootcert, and the host's name"
         elif "authentication failed" in text:  # libpq gives no code for what fails while connecting
             why = "the server refuses this user or password. Check the URL's user, and its password"
         elif "database" in text and "does not exist" in text:
