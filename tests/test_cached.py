@@ -44,7 +44,7 @@ def test_a_second_time_costs_nothing_and_says_where_it_came_from(kit: tk.Kit) ->
     assert (again.receipt.cached, again.receipt.cost_nanos, again.receipt.attempts) == (True, 0, ())
     assert again.receipt.cached_from == first.receipt.id
     assert again.receipt.model == first.receipt.model
-    assert "answered from the cache" in again.receipt.notes[0]
+    assert "from the cache: the answer given a moment ago" in again.receipt.notes[0]
     assert "none: nothing was sent" in again.receipt._repr_html_()
     assert kit.budgets.status()[0].spent == spent
     saved = kit.ledger.sql("select answers, saved_usd from saved_by_cache").iloc[0]
@@ -90,7 +90,7 @@ def test_an_answer_that_is_too_old_is_asked_for_again(kit: tk.Kit) -> None:
     with sqlite3.connect(kit.cache.path) as rows:
         rows.execute("UPDATE answers SET at = at - 3 * 3600")
     rows.close()
-    assert "as 3 hours ago" in kit.call("Hello", max_tokens=9, cache="4h").receipt.notes[0]
+    assert "given 3 hours ago" in kit.call("Hello", max_tokens=9, cache="4h").receipt.notes[0]
     assert not kit.call("Hello", max_tokens=9, cache="2h").receipt.cached
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tokenkit.journal.chained import GENESIS, append
@@ -26,24 +27,25 @@ def beginning(journal: Journal) -> tuple[int, bytes]:
     return (seq, digest) if isinstance(seq, int) and isinstance(digest, bytes) else (0, GENESIS)
 
 
-def let_go(journal: Journal, before: int, upto: int) -> int:
+def let_go(journal: Journal, before: int, upto: int, told: Callable[[], object] = lambda: None) -> int:
     """Delete the rows up to number ``upto`` that come before the first one from ``before`` (Unix ns) or later.
 
-    That they are gone is itself written to the chain, first, so a crash half-way leaves nothing in doubt. Returns how
-    many were deleted. Raises LedgerError; what was let go until then is counted by the next call.
+    That they are gone is itself written to the chain, first, so a crash half-way leaves nothing in doubt; ``told`` is
+    called in between, for whoever must see that row before the others go. Returns how many were deleted. Raises
+    LedgerError; what was let go until then is counted by the next call.
     """
     ((first,),) = journal.ask(_FIRST_KEPT, (before,))
     head, _ = journal.head()
-    last = min(upto, head - 1, head if first is None else first - 1)
+    last = min(upto, head if first is None else first - 1)
     found = journal.ask("SELECT hash FROM receipts WHERE seq = ?", (last,))
     if found and last > beginning(journal)[0]:
         digest: bytes = found[0][0]
-        told = (f"rows up to {last} were let go", digest.hex())
-        now = time.time_ns()
-        receipt = Receipt(new_id(), now, 0.0, "ok", "", operation=OPERATION, notes=told)
+        said = (f"rows up to {last} were let go", digest.hex())
+        receipt = Receipt(new_id(), time.time_ns(), 0.0, "ok", "", operation=OPERATION, notes=said)
         with journal.transaction() as rows:
             append(rows, receipt)
             rows.executemany(_MARK, (("let_go_seq", last), ("let_go_hash", digest)))
+        told()
     last, deleted = beginning(journal)[0], 0
     while True:
         with journal.transaction() as rows:

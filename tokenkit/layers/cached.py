@@ -80,8 +80,8 @@ def _again(found: Remembered, request: Request, trail: Trail, now: float) -> Flo
     response = found.response
     trail.cached, trail.cached_from = True, found.receipt
     trail.answered = (found.model, response.provider)
-    paid = "" if found.cost_nanos is None else f", which cost {show_usd(found.cost_nanos)}"
-    trail.notes.append(f"answered from the cache, as {_ago(now - found.at)}{paid}")
+    paid = "" if found.cost_nanos is None else f"; it cost {show_usd(found.cost_nanos)} then"
+    trail.notes.append(f"from the cache: the answer given {_ago(now - found.at)}{paid}")
     if request.stream:
         calls = tuple(ToolCallDelta(i, c.id, c.name, c.arguments) for i, c in enumerate(response.tool_calls))
         trail.shown += 1

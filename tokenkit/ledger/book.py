@@ -205,7 +205,8 @@ class Ledger:
         if keep_journal or not isinstance(self.journal, Journal):
             return done
         known = self._watermark()
-        rows = let_go(self.journal, int(before.timestamp() * 10**9), known[0] - 1) if known else 0
+        # Copied in between, so that the watermark stands on a row that stays.
+        rows = let_go(self.journal, int(before.timestamp() * 10**9), known[0], self.ingest) if known else 0
         return replace(done, journal_rows=rows)
 
     def compact(self) -> int:

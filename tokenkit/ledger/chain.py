@@ -43,7 +43,8 @@ class Verification:
     def __str__(self) -> str:
         if self.fault is None:
             gone = f" ({self.let_go:,} older rows were let go)" if self.let_go else ""
-            return f"All {self.rows:,} receipts{gone} are as they were written, in order. Head {self.head[:16]}…"
+            what = "The one receipt is as it was" if self.rows == 1 else f"All {self.rows:,} receipts are as they were"
+            return f"{what} written{'' if self.rows == 1 else ', in order'}{gone}. Head {self.head[:16]}…"
         return self.message
 
 

@@ -52,9 +52,9 @@ class Retained:
 
     def __repr__(self) -> str:
         what = "the texts of " if self.texts_only else ""
-        rows = self.journal_rows
-        kept = "the journal keeps its rows" if rows is None else f"the journal let go of {rows:,} rows"
-        return f"Retained(dropped {what}{self.calls:,} calls from before {self.before:%Y-%m-%d}; {kept})"
+        rows, calls = self.journal_rows, "call" if self.calls == 1 else "calls"
+        kept = "keeps its rows" if rows is None else f"let go of {rows:,} row{'' if rows == 1 else 's'}"
+        return f"Retained(dropped {what}{self.calls:,} {calls} from before {self.before:%Y-%m-%d}; the journal {kept})"
 
 
 def take_in(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> int:
