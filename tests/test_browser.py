@@ -278,5 +278,11 @@ def test_a_thumb_beneath_a_receipt_rates_the_answer_by_mouse_and_by_key(lab: tup
     page.page.locator(".jp-NotebookPanel .jp-CodeCell .cm-content").last.click()
     page.page.keyboard.press("Shift+Enter")
     page.page.wait_for_function("() => document.body.innerText.includes('rated [1.0]')", timeout=15_000)
+    page.menu("Kernel", "Shut Down Kernel")  # the widget is gone with it; what it said stays in the notebook
+    page.page.wait_for_function(
+        "() => !document.querySelector('.jp-OutputArea-output .jupyter-button') &&"
+        " document.querySelector('.jp-NotebookPanel').innerText.includes('rated good')",
+        timeout=15_000,
+    )
     assert page.outside == []
     page.page.close()

@@ -279,7 +279,7 @@ def is_rich(shell: Any) -> bool:
 def _offer_thumbs(kit: Kit, receipt: Receipt) -> None:
     from tokenkit.notebook.thumbs import Thumbs  # here, because it is built of what this module has
 
-    display(Thumbs(lambda rating: kit.rate(receipt, rating)))
+    Thumbs(lambda rating: kit.rate(receipt, rating)).show()
 
 
 def _check_name(name: str | None) -> None:

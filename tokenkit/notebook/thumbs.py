@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import ipywidgets
 
 from tokenkit.errors import TokenkitError
+from tokenkit.notebook.leaving import shown
 from tokenkit.notebook.magics import told
+
+AT_ONCE = 3
+"""Answers that can be rated by a click: buttons that nobody pressed should not fill the notebook."""
+
+_OFFERED: list[Callable[[], None]] = []
 
 SAID = {1.0: "rated good", 0.0: "rated bad"}
 
@@ -16,7 +23,7 @@ SAID = {1.0: "rated good", 0.0: "rated bad"}
 class Thumbs(ipywidgets.HBox):  # type: ignore[misc]  # ipywidgets is untyped
     """Two buttons that ``rate`` with 1 or 0, and beside them what was said; a second click says it anew.
 
-    A reader without a kernel sees nothing: there is nobody to tell.
+    A reader without a kernel sees what was said, or nothing: there is nobody to tell.
     """
 
     def __init__(self, rate: Callable[[float], None]) -> None:
@@ -40,12 +47,13 @@ class Thumbs(ipywidgets.HBox):  # type: ignore[misc]  # ipywidgets is untyped
         except TokenkitError as error:
             self._said.value = told(error)
 
-    def _repr_mimebundle_(self, **wanted: Any) -> Any:
-        made = super()._repr_mimebundle_(**wanted)
-        data = made[0] if isinstance(made, tuple) else made
-        if data is not None:
-            data["text/html"] = data["text/plain"] = ""
-        return made
+    def show(self) -> None:
+        """Display the buttons; of the answers before, only the last few keep theirs."""
+        data = self._repr_mimebundle_()
+        bundle = {**(data[0] if isinstance(data, tuple) else data), "text/html": "", "text/plain": ""}
+        _OFFERED.append(shown(bundle, lambda: escape(self.message)))
+        while len(_OFFERED) > AT_ONCE:
+            _OFFERED.pop(0)()
 
 
 def _button(text: str, icon: str, what: str) -> Any:

@@ -10,6 +10,7 @@ import ipywidgets
 
 from tokenkit import _html
 from tokenkit.errors import TokenkitError
+from tokenkit.notebook.leaving import shown
 from tokenkit.notebook.magics import told
 
 WIDE = {"description_width": "initial"}
@@ -52,12 +53,20 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
             self.say(f"{type(error).__name__}: {error}")
 
     def _repr_mimebundle_(self, **wanted: Any) -> Any:
-        """Show: the living widget, and for a reader without a kernel what it showed when it was saved."""
+        """Return the living widget, and for a reader without a kernel what it showed when it was saved."""
         made = super()._repr_mimebundle_(**wanted)
         data = made[0] if isinstance(made, tuple) else made
         if data is not None:
-            data["text/html"] = self.message + self.body
+            data["text/html"] = self._picture()
         return made
+
+    def _ipython_display_(self, **wanted: Any) -> None:
+        """Show: the living widget, which leaves its picture in the notebook when its kernel ends."""
+        data = self._repr_mimebundle_(**wanted)
+        shown(data[0] if isinstance(data, tuple) else data, self._picture)
+
+    def _picture(self) -> str:
+        return self.message + self.body
 
 
 def button(text: str, what: str, work: Callable[[], None], board: Callable[[], Board]) -> Any:
