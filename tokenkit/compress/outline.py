@@ -65,7 +65,7 @@ _ASIDE = re.compile(r"\s*\([^()]*\)")
 
 def _cuts(text: str, code: Sequence[Span], spans: Sequence[Span], shots: Sequence[Span]) -> list[int]:
     """Return where pieces begin: at lines and sentences, but nowhere within what must stay whole."""
-    whole = sorted({*code, *spans, *shots})
+    whole = sorted([*code, *spans, *shots])  # three sorted runs, merged in linear time
     places = sorted({0, *(m.end() for m in _END.finditer(text)), *(s for s, _ in shots), *(s for s, _ in code)})
     found: list[int] = []
     at, until = 0, 0

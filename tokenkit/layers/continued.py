@@ -23,7 +23,10 @@ from tokenkit.receipts import PriceReceipt, Trail
 from tokenkit.tokens import count_messages, count_text
 from tokenkit.types import Message, Request
 
-ASKS = "Apply these edits to my first message, and answer the edited message as if it were the first."
+ASKS = (
+    "Apply these edits to my first message, and answer the edited message as if it were the first. A line with @ names "
+    "lines of that message (with +, the place after one) and how many of the lines beneath it take their place."
+)
 
 Likely = Callable[[Request], tuple[str, PriceReceipt | None]]
 """The model that would be tried first, and the price it would be paid at."""
