@@ -51,6 +51,17 @@ def test_a_second_time_costs_nothing_and_says_where_it_came_from(kit: tk.Kit) ->
     assert (saved["answers"], saved["saved_usd"]) == (1, float(first.receipt.cost))
 
 
+def test_the_plan_says_that_nothing_would_be_sent(kit: tk.Kit) -> None:
+    assert kit.plan("Hello", max_tokens=9, cache=True).notes == ()
+    kit.call("Hello", max_tokens=9, cache=True)
+    plan = kit.plan("Hello", max_tokens=9, cache=True)
+    assert "nothing would be sent: from the cache" in plan.notes[0]
+    assert "nothing would be sent" in str(plan)
+    assert "nothing would be sent" in plan._repr_html_()
+    assert kit.plan("Hello", max_tokens=9).notes == ()
+    assert tries(kit) == 1
+
+
 def test_streams_and_async_calls_are_answered_from_it_too(kit: tk.Kit) -> None:
     first = kit.call("Hello", max_tokens=9, cache=True)
     with kit.stream("Hello", max_tokens=9, cache=True) as stream:

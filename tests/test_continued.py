@@ -95,6 +95,7 @@ def test_the_plan_shows_what_would_be_sent(kit):
     kit.call(TEXT, **SAME)
     alone = kit.plan(edited(3), model="steady", max_tokens=40).choice
     with_changes = kit.plan(edited(3), **SAME).choice
+    assert "it would be sent as" in kit.plan(edited(3), **SAME).notes[0]
     assert with_changes.input_tokens.tokens > alone.input_tokens.tokens  # the earlier text goes along, from the cache
 
 

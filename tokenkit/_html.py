@@ -118,12 +118,13 @@ def receipt_text(receipt: Receipt) -> str:
 
 def plan_card(plan: Plan) -> str:
     """Return a plan as an HTML table: every candidate, its score and upper bound, or why it was rejected."""
-    return table_card(_plan_table(plan), "ok" if plan.choice is not None else "error")
+    notes = answer("\n".join(_prose(note) for note in plan.notes)) if plan.notes else ""
+    return notes + table_card(_plan_table(plan), "ok" if plan.choice is not None else "error")
 
 
 def plan_text(plan: Plan) -> str:
     """Return a plan as an aligned table for a terminal."""
-    return table_text(_plan_table(plan))
+    return "\n".join((*(_prose(note) for note in plan.notes), table_text(_plan_table(plan))))
 
 
 def stages_card(stages: Sequence[StageReport]) -> str:

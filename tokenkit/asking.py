@@ -120,14 +120,21 @@ class Asking:
         return AsyncStream(drivers.astream(flow, self._async_world), trail)
 
     def plan(self, prompt: Prompt, **options: Unpack[Options]) -> Plan:
-        """Decide without sending: every candidate with its score and upper-bound cost, or why it was rejected."""
+        """Decide without sending: every candidate with its score and upper-bound cost, or why it was rejected.
+
+        ``.notes`` say what would be sent instead of the prompt, or that the answer is in the cache.
+        """
         request = request_of(prompt, options, self.config.defaults, (LLM, *self.stages))
+        notes = [layers.remembered(request, self.cache, self._routing_said(request))]
         if request.changes:
-            request = self._sessions.shorter(request)[0]
+            request, told = self._sessions.shorter(request)
+            notes.append(told.replace("sent ", "it would be sent ", 1))
         if request.compress is not None:
             made = drivers.drive(shortening(request, self.stages), self._world)  # without a model: nothing is sent
             request = replace(request, messages=made.messages)
-        return self.plan_request(request)
+            if made.after < made.before:
+                notes.append(f"{made.before:,} tokens of it would be compressed to {made.after:,}")
+        return replace(self.plan_request(request), notes=tuple(filter(None, notes)))
 
     def count(self, text_or_messages: Prompt, model: str = "gpt-4o") -> TokenCount:
         """Count tokens for ``model`` offline; text is counted bare, messages with their chat overhead."""

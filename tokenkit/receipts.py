@@ -96,12 +96,14 @@ class Plan:
     """A routing decision before anything is sent: eligible candidates best first, then the rejected ones with reasons.
 
     Upper bounds hold for answers of ``max_output_tokens``, as asked for; ``None``: for the longest each model can give.
+    ``notes`` tell what else would happen: that the answer is in the cache, or what is sent instead of the prompt.
     """
 
     candidates: tuple[Candidate, ...]
     strategy: str
     max_output_tokens: int | None = None
     seed: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def eligible(self) -> tuple[Candidate, ...]:
@@ -367,6 +369,11 @@ def _attempt(data: Mapping[str, Any]) -> Attempt:
     return make(Attempt, data, **nested)  # type: ignore[no-any-return]
 
 
+def _plan(data: Mapping[str, Any]) -> Plan:
+    candidates = _many(_candidate, data.get("candidates"))
+    return make(Plan, data, candidates=candidates, notes=tuple(data.get("notes", ())))  # type: ignore[no-any-return]
+
+
 def _receipt(data: Mapping[str, Any]) -> Receipt:
     plan = data.get("plan")
     return make(  # type: ignore[no-any-return]
@@ -374,7 +381,7 @@ def _receipt(data: Mapping[str, Any]) -> Receipt:
         data,
         usage=_usage(data.get("usage")),
         price=_price(data.get("price")),
-        plan=None if plan is None else make(Plan, plan, candidates=_many(_candidate, plan.get("candidates"))),
+        plan=None if plan is None else _plan(plan),
         attempts=_many(_attempt, data.get("attempts")),
         stages=_many(lambda row: make(StageReport, row), data.get("stages")),
         verdicts=_many(lambda row: make(Verdict, row), data.get("verdicts")),

@@ -8,7 +8,7 @@ Stacked in the order a request meets them, they read as a sentence:
 from tokenkit.effects import compose
 from tokenkit.layers.broken_off import broken_off
 from tokenkit.layers.budgeted import budgeted
-from tokenkit.layers.cached import cached
+from tokenkit.layers.cached import cached, remembered
 from tokenkit.layers.compressed import Sent, compressed
 from tokenkit.layers.continued import Sessions, continued
 from tokenkit.layers.falling_back import falling_back
@@ -36,6 +36,7 @@ __all__ = [
     "keyed",
     "limited",
     "recorded",
+    "remembered",
     "retrying",
     "routed",
     "send",

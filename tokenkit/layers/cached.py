@@ -63,6 +63,13 @@ def cached(store: Store, context: Callable[[Request], str] = str, *, now: Callab
     return layer
 
 
+def remembered(request: Request, store: Store, context: str = "", *, now: float | None = None) -> str:
+    """Return what to tell of an answer that would come from the store; nothing where none would."""
+    at = time.time() if now is None else now
+    found = None if request.cache is None else store.find(key_of(request, context), at - request.cache)
+    return "" if found is None else f"nothing would be sent: {_whence(found, at)}"
+
+
 def key_of(request: Request, context: str = "") -> bytes:
     """Return the SHA-256 of all that decides an answer: not who asks, nor for what, nor whether it is streamed."""
     decides = [
@@ -80,13 +87,17 @@ def _again(found: Remembered, request: Request, trail: Trail, now: float) -> Flo
     response = found.response
     trail.cached, trail.cached_from = True, found.receipt
     trail.answered = (found.model, response.provider)
-    paid = "" if found.cost_nanos is None else f"; it cost {show_usd(found.cost_nanos)} then"
-    trail.notes.append(f"from the cache: the answer given {_ago(now - found.at)}{paid}")
+    trail.notes.append(_whence(found, now))
     if request.stream:
         calls = tuple(ToolCallDelta(i, c.id, c.name, c.arguments) for i, c in enumerate(response.tool_calls))
         trail.shown += 1
         yield Show(Delta(response.text, response.reasoning, calls, response.finish_reason, model=response.model))
     return replace(response, usage=None)
+
+
+def _whence(found: Remembered, now: float) -> str:
+    paid = "" if found.cost_nanos is None else f"; it cost {show_usd(found.cost_nanos)} then"
+    return f"from the cache: the answer given {_ago(now - found.at)}{paid}"
 
 
 def _ago(seconds: float) -> str:
