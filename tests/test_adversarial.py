@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,3 +126,29 @@ def test_hostile_text_stays_text_in_the_card() -> None:
         html = run._repr_html_()
     assert "<script" not in html.replace("<style", "")
     assert "<img" not in html
+
+
+def test_async_runs_are_the_same_and_cancelling_one_ends_the_call_under_way(tmp_path):
+    with tk.Kit.simulated(pace=0, home=tmp_path / "quick") as kit:
+        same = kit.adversarial("Plan a launch.", planner="steady", critic="sage", max_tokens=30)
+        heard = []
+
+        async def run():
+            return await kit.aadversarial(
+                "Plan a launch.", planner="steady", critic="sage", max_tokens=30, show=heard.append
+            )
+
+        done = asyncio.run(run())
+        assert (done.refined_plan, done.critique) == (same.refined_plan, same.critique)
+        assert [delta.phase for delta in heard if delta.phase]
+    with tk.Kit.simulated(pace=200, home=tmp_path / "slow") as kit:  # an answer would take a minute
+
+        async def stopped():
+            task = asyncio.create_task(kit.aadversarial("Plan a launch.", max_tokens=30))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            await task
+
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(stopped())
+        assert kit.receipt().status == "cancelled"

@@ -144,6 +144,18 @@ def test_stop_ends_a_run_and_leaves_one_receipt() -> None:
         assert found["status"].tolist() == ["cancelled"]
 
 
+def test_stop_does_not_wait_for_the_first_word() -> None:
+    with tk.Kit.simulated(pace=500) as kit:  # which would come after a minute
+        duel = tk.widgets.adversarial(kit, "Plan a launch.", max_tokens=40)
+        press(duel, "Run")
+        while duel._cancel is None:
+            pass
+        press(duel, "Stop")
+        duel.wait(30)
+        assert "Stopped" in duel.message
+        assert kit.ledger.df()["status"].tolist() in (["cancelled"], [])
+
+
 def test_hostile_answers_stay_text_in_every_widget(tmp_path: Path) -> None:
     provider = simulated.provider(pace=0)
     inner = provider.local

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -16,6 +16,7 @@ from tokenkit.catalog import Model
 from tokenkit.checkup import Checkup, check_all
 from tokenkit.compress.asked import asked
 from tokenkit.compress.pipeline import Compressed
+from tokenkit.effects import Effect
 from tokenkit.embeddings import Embeddings, Near, embed_all, nearest
 from tokenkit.errors import AllFailed, UserError
 from tokenkit.fanout import JUDGE, Batch, Comparison, Panel, Progress, judged, named_best, run_all, run_all_async
@@ -106,6 +107,31 @@ class Kit(Asking):
         By default the plan's first two models. ``show`` is given every delta as it comes; one with a ``phase`` opens
         that phase. The result has ``.initial_plan``, ``.critique``, ``.refined_plan``, ``.rounds`` and ``.cost``.
         """
+        return drivers.drive(self._arguing(prompt, planner, critic, rounds, show, options), self._world, show)
+
+    async def aadversarial(
+        self,
+        prompt: Prompt,
+        *,
+        planner: str | None = None,
+        critic: str | None = None,
+        rounds: int = 1,
+        show: Callable[[Delta], None] | None = None,
+        **options: Unpack[Options],
+    ) -> Adversarial:
+        """Do as ``adversarial``, in async code: cancelling it ends the call under way at once."""
+        flow = self._arguing(prompt, planner, critic, rounds, show, options)
+        return await drivers.adrive(flow, self._async_world, show)
+
+    def _arguing(
+        self,
+        prompt: Prompt,
+        planner: str | None,
+        critic: str | None,
+        rounds: int,
+        show: Callable[[Delta], None] | None,
+        options: Options,
+    ) -> Generator[Effect, Any, Adversarial]:
         if rounds < 1:
             raise UserError(f"rounds must be at least 1, not {rounds}.")
         request, trail = self._begin(prompt, options)
@@ -115,8 +141,7 @@ class Kit(Asking):
         for name in (planner, critic):
             self._eligible(replace(request, model=name))
         asked = replace(request, stream=show is not None)
-        flow = adversarial(self._asking, asked, planner=planner, critic=critic, rounds=rounds, deadline=trail.deadline)
-        return drivers.drive(flow, self._world, show)
+        return adversarial(self._asking, asked, planner=planner, critic=critic, rounds=rounds, deadline=trail.deadline)
 
     def batch(
         self,

@@ -60,13 +60,14 @@ def stream(flow: Generator[Effect, Any, T], world: World) -> Generator[Delta, No
                 world.release(source)
 
 
-async def adrive(flow: Generator[Effect, Any, T], world: AsyncWorld) -> T:
-    """Run a flow to its end in async code and return what it returns."""
+async def adrive(flow: Generator[Effect, Any, T], world: AsyncWorld, show: Callable[[Delta], None] | None = None) -> T:
+    """Run a flow to its end in async code and return what it returns; ``show`` is given each delta."""
     ended: list[T] = []
     steps = _steps(flow, world, ended)
     try:
-        async for _ in steps:
-            pass
+        async for delta in steps:
+            if show is not None:
+                show(delta)
     finally:
         await steps.aclose()
     return ended[0]

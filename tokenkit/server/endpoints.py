@@ -5,7 +5,6 @@ Answers are made with the kit's own async calls, so budgets, routing, receipts a
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -31,7 +30,6 @@ from tokenkit.server.writing import CHAT, TEXT, Chunks, Shape
 
 if TYPE_CHECKING:
     from tokenkit.kit import Kit
-    from tokenkit.types import Delta
 
 DEADLINE = 600.0
 """Seconds a call may take where neither configuration nor caller says; past it the answer is 504."""
@@ -60,18 +58,8 @@ class Endpoints:
             asked, options = await self._asked(request, reading.adversarial)
             planner, critic = options.pop("planner", None), options.pop("critic", None)
             rounds = options.pop("rounds", 1)
-            gone = threading.Event()
-
-            def show(_: Delta) -> None:
-                if gone.is_set():
-                    raise HungUp
-
-            def run() -> Any:
-                return self.kit.adversarial(
-                    asked.prompt, planner=planner, critic=critic, rounds=rounds, show=show, **options
-                )
-
-            made: Adversarial = await unless_gone(request.receive, run_in_threadpool(run), gone)
+            run = self.kit.aadversarial(asked.prompt, planner=planner, critic=critic, rounds=rounds, **options)
+            made: Adversarial = await unless_gone(request.receive, run)
         cost = {} if made.cost is None else {"x-tokenkit-cost-usd": f"{made.cost:f}"}
         return _json(writing.run_of(made, asked.ignored), {"x-tokenkit-receipt": made.id, **cost})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,11 +28,8 @@ class HungUp(Exception):
     """The client has left before its answer was there."""
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T], gone: threading.Event | None = None) -> T:
-    """Return what ``work`` gives, and cancel it, and let it settle, when the client leaves first.
-
-    ``gone`` is set when nobody waits any more: what runs in a thread looks there. Raises HungUp.
-    """
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` gives, and cancel it, and let it settle, when the client leaves first. Raises HungUp."""
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_left(receive))
     try:
@@ -44,8 +40,6 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T], gone: thre
     finally:
         watch.cancel()
         if not task.done():
-            if gone is not None:
-                gone.set()
             task.cancel()
         await asyncio.gather(task, watch, return_exceptions=True)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import ipywidgets
@@ -18,10 +21,6 @@ if TYPE_CHECKING:
     from tokenkit.kit import Kit
 
 PER_SECOND = 8
-
-
-class Stopped(Exception):
-    """Raised within the run when Stop is pressed: calls under way settle as cancelled."""
 
 
 class Duel(Board):
@@ -50,7 +49,7 @@ class Duel(Board):
             self.prompt, ipywidgets.HBox([self.planner, self.critic]), self.rounds, buttons, self.earlier,
         ])  # fmt: skip
         self.earlier.observe(lambda _: self.doing(self._show), names="value")
-        self._stop = threading.Event()
+        self._cancel: Callable[[], None] | None = None
         self._thread: threading.Thread | None = None
         self._phases: list[tuple[str, str]] = []
         self._due = 0.0
@@ -66,14 +65,14 @@ class Duel(Board):
             raise UserError(
                 "This kit knows no chat model, so there is nobody to argue: give it a provider's key first."
             )
-        self._stop.clear()
         self._phases = []
         self._thread = threading.Thread(target=lambda: self.doing(self._argue), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the run; what was under way leaves its receipt."""
-        self._stop.set()
+        """Stop the run at once; what was under way leaves its receipt."""
+        if self._cancel is not None:
+            self._cancel()
 
     def swap(self) -> None:
         """Exchange the roles."""
@@ -86,16 +85,16 @@ class Duel(Board):
 
     def _argue(self) -> None:
         try:
-            done = self.kit.adversarial(
-                self.prompt.value, planner=self.planner.value, critic=self.critic.value,
-                rounds=int(self.rounds.value), show=self._heard, max_tokens=self.max_tokens,
-            )  # fmt: skip
-        except Exception as error:
-            self._draw()  # what came since it was last drawn
-            if not isinstance(error, Stopped):
-                raise
+            done = asyncio.run(self._run())
+        except asyncio.CancelledError:
+            self._draw()
             self.say("Stopped. What was asked has its receipt.")
             return
+        except Exception:
+            self._draw()  # what came since it was last drawn
+            raise
+        finally:
+            self._cancel = None
         chosen = self.earlier.value
         self.runs.append(done)
         beside = [(f"{n}: {run!r}", n) for n, run in enumerate(self.runs[:-1])]
@@ -103,9 +102,20 @@ class Duel(Board):
         self.earlier.value = chosen
         self._show()
 
+    async def _run(self) -> Adversarial:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+
+        def cancel() -> None:
+            with suppress(RuntimeError):  # the loop has just ended, and the run with it
+                loop.call_soon_threadsafe(lambda: task is not None and task.cancel())
+
+        self._cancel = cancel
+        return await self.kit.aadversarial(
+            self.prompt.value, planner=self.planner.value, critic=self.critic.value,
+            rounds=int(self.rounds.value), show=self._heard, max_tokens=self.max_tokens,
+        )  # fmt: skip
+
     def _heard(self, delta: Delta) -> None:
-        if self._stop.is_set():
-            raise Stopped
         if delta.phase is not None:
             self._phases.append((delta.phase, ""))
         elif self._phases:
