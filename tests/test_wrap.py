@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from faults import FaultServer, completion, error, events, reply, streamed
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import tokenkit as tk
 from tokenkit.errors import BudgetExceeded, UserError
@@ -232,3 +234,89 @@ def test_a_stopped_anthropic_stream_is_not_charged_at_its_placeholder(kit: tk.Ki
     usage = last(kit).usage
     assert (usage.input_tokens, usage.source) == (25, "estimated")
     assert usage.output_tokens > 20
+
+
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
+
+
+def test_a_call_for_a_tool_is_an_answer_without_text(kit: tk.Kit, server: FaultServer) -> None:
+    body = json.loads(completion("", prompt_tokens=20, completion_tokens=7))
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    body["choices"][0] |= {"message": {"role": "assistant", "content": None, "tool_calls": [call]}}
+    body["choices"][0]["finish_reason"] = "tool_calls"
+    body["usage"]["prompt_tokens_details"] = {"cached_tokens": 12}
+    body["usage"]["completion_tokens_details"] = {"reasoning_tokens": 3}
+    server.script(reply(body=json.dumps(body).encode()))
+    client = openai(server)
+    answer = tk.tracked_completion(model="gpt-4o", messages=ASKED, provider_client=client, kit=kit, tools=TOOLS)
+    assert answer.choices[0].message.tool_calls[0].function.name == "look"
+    receipt = last(kit)
+    assert (receipt.status, receipt.finish_reason, receipt.answer) == ("ok", "tool_calls", None)
+    assert receipt.notes == ("called tools: look",)
+    used = receipt.usage
+    assert (used.input_tokens, used.cache_read_input_tokens, used.reasoning_output_tokens) == (20, 12, 3)
+
+
+def test_the_responses_api_is_tracked_too(kit: tk.Kit, server: FaultServer) -> None:
+    said = {
+        "id": "r1", "object": "response", "created_at": 1, "model": "gpt-4o-2024-08-06", "status": "completed",
+        "output": [{"type": "message", "id": "m1", "role": "assistant", "status": "completed",
+                    "content": [{"type": "output_text", "text": "The Danube.", "annotations": []}]}],
+        "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+        "usage": {"input_tokens": 11, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 5,
+                  "output_tokens_details": {"reasoning_tokens": 2}, "total_tokens": 16},
+    }  # fmt: skip
+    server.script(reply(body=json.dumps(said).encode()), reply(body=completion("Yes.")))
+    client = tk.track(openai(server), kit=kit, endpoint_name="demo")
+    answer = client.responses.create(model="gpt-4o", input="Name a river.", max_output_tokens=50)
+    assert answer.output_text == "The Danube."
+    receipt = last(kit)
+    assert (receipt.status, receipt.answer, receipt.prompt) == ("ok", "The Danube.", "Name a river.")
+    assert (receipt.usage.input_tokens, receipt.usage.output_tokens) == (11, 5)
+    assert receipt.cost is not None
+    assert client.chat.completions.create(model="gpt-4o", messages=ASKED).choices[0].message.content == "Yes."
+    assert len(kit.ledger.df()) == 2
+    assert client.models is not None
+
+
+class Odd:
+    """An object that answers to every name, in the way it was told to."""
+
+    def __init__(self, how: Any) -> None:
+        self._how = how
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self._how is RuntimeError:
+            raise RuntimeError("hostile")
+        return self if self._how == "self" else self._how
+
+
+ANSWERS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+    | st.sampled_from(["self", RuntimeError, None, "x", 3, [], {}]).map(Odd),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["choices", "content", "usage", "text", "message", "prompt_tokens"]), inner)
+    | st.dictionaries(st.sampled_from(["choices", "content", "usage", "candidates", "output"]), inner).map(
+        lambda fields: N(**fields)
+    ),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:tokenkit could not")
+@pytest.mark.parametrize("path", ["chat.completions.create", "messages.create", "models.generate_content"])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answer=ANSWERS)
+def test_whatever_a_client_answers_the_caller_gets_that_very_object(kit: tk.Kit, path: str, answer: Any) -> None:
+    client: Any = N()
+    at = client
+    *folders, name = path.split(".")
+    for folder in folders:
+        setattr(at, folder, N())
+        at = getattr(at, folder)
+    setattr(at, name, lambda **kw: answer)
+    before = len(kit.journal.rows())
+    assert tk.tracked_completion(model="m", messages=ASKED, provider_client=client, kit=kit) is answer
+    assert len(kit.journal.rows()) == before + 1

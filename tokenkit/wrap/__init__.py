@@ -9,11 +9,12 @@ is said once, as a warning. Only a budget stops a call, which is what it is for.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokenkit.wrap.calls import Call
-from tokenkit.wrap.shapes import method
+from tokenkit.wrap.shapes import MESSAGES, PATHS, found, method
 
 if TYPE_CHECKING:
     from tokenkit.kit import Kit
@@ -38,7 +39,10 @@ def tracked_completion(
     a shape that is not known.
     """
     make, shape = method(provider_client)
-    call = Call(shape, provider_client, model, messages, kw, kit, endpoint_name, session)
+    return _tracked(make, Call(shape, provider_client, model, messages, kw, kit, endpoint_name, session))
+
+
+def _tracked(make: Callable[..., Any], call: Call) -> Any:
     call.reserve()
     try:
         result = make(**call.arguments())
@@ -52,24 +56,32 @@ def tracked_completion(
 
 def track(client: Any, *, kit: Kit | None = None, endpoint_name: str | None = None) -> Any:
     """Return a client that works like ``client`` and whose completions go through ``tracked_completion``."""
-    _, shape = method(client)
+    method(client)  # a client of no known shape is refused now
+    instead: dict[tuple[str, ...], Callable[..., Any]] = {}
+    for shape, path in PATHS.items():
+        if (make := found(client, shape)) is not None:
+            instead[path] = partial(_by_keywords, client, shape, make, kit, endpoint_name)
+    return _Proxy(client, instead)
 
-    def tracked(**kw: Any) -> Any:
-        messages = kw.pop("contents" if shape == "google" else "messages")
-        return tracked_completion(messages=messages, provider_client=client, kit=kit, endpoint_name=endpoint_name, **kw)
 
-    path = {"openai": ("chat", "completions", "create"), "anthropic": ("messages", "create")}
-    return _Proxy(client, path.get(shape, ("models", "generate_content")), tracked)
+def _by_keywords(
+    client: Any, shape: str, make: Callable[..., Any], kit: Kit | None, endpoint_name: str | None, /, **kw: Any
+) -> Any:
+    model, messages = kw.pop("model", None), kw.pop(MESSAGES[shape], None)
+    if model is None or messages is None:
+        return make(**kw)  # the client knows best how to refuse this
+    return _tracked(make, Call(shape, client, model, messages, kw, kit, endpoint_name, None))
 
 
 class _Proxy:
-    """An object whose one method, reached by ``path``, is another; everything else is the original's."""
+    """An object some of whose methods, reached by their paths, are others; everything else is the original's."""
 
-    def __init__(self, inner: Any, path: Sequence[str], instead: Callable[..., Any]) -> None:
-        self._inner, self._path, self._instead = inner, path, instead
+    def __init__(self, inner: Any, instead: Mapping[tuple[str, ...], Callable[..., Any]]) -> None:
+        self._inner, self._instead = inner, instead
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if name != self._path[0]:
-            return found
-        return self._instead if len(self._path) == 1 else _Proxy(found, self._path[1:], self._instead)
+        if (name,) in self._instead:
+            return self._instead[(name,)]
+        within = {path[1:]: work for path, work in self._instead.items() if path[0] == name}
+        return _Proxy(found, within) if within else found

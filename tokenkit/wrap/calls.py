@@ -22,7 +22,8 @@ from tokenkit.receipts import Attempt, Receipt, Status, new_id
 from tokenkit.standing import refused
 from tokenkit.tokens import count_messages, count_text
 from tokenkit.types import Message, Request, Usage, messages_of
-from tokenkit.wrap.shapes import anthropic_usage, google_usage, is_answer, openai_usage, provider_of
+from tokenkit.wrap.reading import Hearing
+from tokenkit.wrap.shapes import DIALECT, MESSAGES, is_answer, provider_of
 
 if TYPE_CHECKING:
     from tokenkit.kit import Kit
@@ -62,17 +63,16 @@ class Call:
     started_at: int = field(default_factory=time.time_ns)
     began: float = field(default_factory=time.perf_counter)
     first_chunk: float | None = None
-    usage: Usage | None = None
-    text: list[str] = field(default_factory=list)
-    response_model: str | None = None
-    finish_reason: str | None = None
     done: bool = False
     lock: Any = field(default_factory=threading.Lock)
+    heard: Hearing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.heard = Hearing(DIALECT[self.shape])
 
     def arguments(self) -> dict[str, Any]:
         """Return what the client is called with: what the caller said, and nothing else."""
-        name = "contents" if self.shape == "google" else "messages"
-        return {"model": self.model, name: self.messages, **self.kw}
+        return {"model": self.model, MESSAGES[self.shape]: self.messages, **self.kw}
 
     # Before.
 
@@ -102,9 +102,8 @@ class Call:
             messages = messages_of(self.messages)
         except Exception:
             messages = (Message("user", str(self.messages)),)
-        most = next(
-            (self.kw[n] for n in ("max_tokens", "max_completion_tokens") if isinstance(self.kw.get(n), int)), None
-        )
+        bounds = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+        most = next((self.kw[n] for n in bounds if isinstance(self.kw.get(n), int)), None)
         return Request(
             messages, f"{self.priced.provider}/{self.model}", self.priced.provider, most, user=self.user,
             session=self.session, endpoint_name=self.endpoint_name,
@@ -138,7 +137,7 @@ class Call:
         """Return what the client returned: an answer, written down, or a stream that will be."""
         if self.kw.get("stream") or (not is_answer(result) and hasattr(result, "__next__")):
             return _Stream(result, self)
-        self._noted(lambda: self._read(result))
+        self._noted(lambda: self.heard.whole(result))
         self.written("ok", None)
         return result
 
@@ -151,7 +150,7 @@ class Call:
             raise
         if self.kw.get("stream"):
             return _AsyncStream(answer, self)
-        self._noted(lambda: self._read(answer))
+        self._noted(lambda: self.heard.whole(answer))
         self.written("ok", None)
         return answer
 
@@ -163,7 +162,7 @@ class Call:
         """Take in one part of a stream."""
         if self.first_chunk is None:
             self.first_chunk = time.perf_counter() - self.began
-        self._noted(lambda: self._read_part(part))
+        self._noted(lambda: self.heard.part(part))
 
     def written(self, status: Status, stop: BaseException | None) -> None:
         """Write the receipt, once."""
@@ -173,10 +172,13 @@ class Call:
             self.done = True
         try:
             accounts = self.books[1]
+            usage = self.heard.response.usage
             # What a stream says at its beginning of its end is a placeholder: a stopped one is counted by us.
-            if (self.usage is None and status == "ok") or (status != "ok" and self.text):
-                self._estimate()
-            receipt = self._receipt(status, self.usage, stop)
+            if (usage is None and status == "ok") or (status != "ok" and self.heard.response.text):
+                usage = self._estimated(usage)
+            if status == "ok" and self.heard.refused is not None:
+                status, stop = "error", self.heard.refused
+            receipt = self._receipt(status, usage, stop)
             try:
                 alerts = accounts.write(receipt)
             except LedgerError:
@@ -193,11 +195,12 @@ class Call:
         except Exception as error:
             _warn("read a client's answer", error)
 
-    def _estimate(self) -> None:
+    def _estimated(self, told: Usage | None) -> Usage:
         request = self.request
-        told = None if self.usage is None else self.usage.input_tokens
-        size = count_messages(request.messages, request.model).tokens if told is None else told
-        self.usage = Usage(size, count_text("".join(self.text), request.model).tokens, source="estimated")
+        size = None if told is None else told.input_tokens
+        if size is None:
+            size = count_messages(request.messages, request.model).tokens
+        return Usage(size, count_text(self.heard.response.text, request.model).tokens, source="estimated")
 
     def _receipt(self, status: Status, usage: Usage | None, stop: BaseException | None) -> Receipt:
         model, request = self.priced, self.request
@@ -206,61 +209,24 @@ class Call:
             price = model.price.receipt(usage.input_tokens, self.started_at)
         cost = 0 if usage is None else None if price is None else price.cost(usage)
         seconds, kind = time.perf_counter() - self.began, type(stop).__name__ if stop is not None else None
+        heard = self.heard.response
+        called = ", ".join(call.name for call in heard.tool_calls)
         attempt = Attempt(
             model.id, model.provider, self.started_at, seconds, self.first_chunk, status=status, error_type=kind,
-            response_model=self.response_model, finish_reason=self.finish_reason, usage=usage, cost_nanos=cost,
+            response_model=heard.model, finish_reason=heard.finish_reason, usage=usage, cost_nanos=cost,
             price=price,
         )  # fmt: skip
         keep = self.books[2]
         made = Receipt(
             self.id, self.started_at, seconds, status, request.model, model.id, model.provider,
-            finish_reason=self.finish_reason, usage=usage, cost_nanos=cost, price=price, attempts=(attempt,),
+            finish_reason=heard.finish_reason, usage=usage, cost_nanos=cost, price=price, attempts=(attempt,),
             error_type=kind, streamed=bool(self.kw.get("stream")), user=self.user, session=self.session,
             endpoint_name=self.endpoint_name, prompt=transcript(request.messages) if keep else None,
-            answer="".join(self.text) if keep and self.text else None,
+            answer=heard.text if keep and heard.text else None,
+            notes=(f"called tools: {called}",) if called else (),
         )  # fmt: skip
         redact = self.kit._redact if self.kit is not None else None
         return made if redact is None else redact(made)
-
-    # What clients answer, by shape.
-
-    def _read(self, answer: Any) -> None:
-        self.response_model = getattr(answer, "model", None) or getattr(answer, "model_version", None)
-        if self.shape == "openai":
-            choice = answer.choices[0]
-            self.text.append(getattr(choice.message, "content", None) or "")
-            self.finish_reason = choice.finish_reason
-            self.usage = openai_usage(answer.usage)
-        elif self.shape == "anthropic":
-            self.text += [part.text for part in answer.content if getattr(part, "text", None)]
-            self.finish_reason = answer.stop_reason
-            self.usage = anthropic_usage(answer.usage)
-        else:
-            self.text.append(getattr(answer, "text", None) or "")
-            self.usage = google_usage(getattr(answer, "usage_metadata", None))
-
-    def _read_part(self, part: Any) -> None:
-        if self.shape == "openai":
-            self.response_model = getattr(part, "model", None) or self.response_model
-            for choice in getattr(part, "choices", None) or ():
-                self.text.append(getattr(choice.delta, "content", None) or "")
-                self.finish_reason = getattr(choice, "finish_reason", None) or self.finish_reason
-            if getattr(part, "usage", None) is not None:
-                self.usage = openai_usage(part.usage)
-        elif self.shape == "anthropic":
-            kind = getattr(part, "type", "")
-            if kind == "message_start":
-                self.response_model = part.message.model
-                self.usage = anthropic_usage(part.message.usage)
-            elif kind == "content_block_delta":
-                self.text.append(getattr(part.delta, "text", None) or "")
-            elif kind == "message_delta":
-                self.finish_reason = part.delta.stop_reason
-                if self.usage is not None:
-                    self.usage = replace(self.usage, output_tokens=part.usage.output_tokens)
-        else:
-            self.text.append(getattr(part, "text", None) or "")
-            self.usage = google_usage(getattr(part, "usage_metadata", None)) or self.usage
 
 
 class _Stream:
