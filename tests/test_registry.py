@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tokenkit as tk
 from tokenkit.errors import ConfigError
-from tokenkit.providers import openai, registry
+from tokenkit.providers import azure, openai, registry
 from tokenkit.providers.base import Provider
 from tokenkit.types import Message, Request
 
@@ -237,3 +237,18 @@ def test_a_kit_in_a_fresh_process_finds_the_package_and_tells_the_notice(
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert run.stdout == "['elsewhere']\n"
     assert run.stderr == "The provider bad of another package could not be loaded: RuntimeError.\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "version", "asked"),
+    [
+        ("https://r.openai.azure.com", "2025-01-01-preview", "?api-version=2025-01-01-preview"),
+        ("https://r.openai.azure.com?api-version=2024-06-01", "2025-01-01", "?api-version=2024-06-01"),
+        ("https://r.openai.azure.com/openai/v1", "2025-01-01", "/openai/v1/chat/completions"),
+        ("https://r.openai.azure.com", " ", "?api-version=2024-10-21"),
+    ],
+)
+def test_azure_asks_for_the_version_the_environment_names(address: str, version: str, asked: str) -> None:
+    environ = {"AZURE_OPENAI_API_KEY": "k" * 32, "AZURE_OPENAI_ENDPOINT": address, "OPENAI_API_VERSION": version}
+    (found,) = registry.from_environment(environ)
+    assert azure.address(found, "gpt").endswith(asked)

@@ -39,6 +39,12 @@ def provider(name: str = "azure", base_url: str = "", key: Secret | None = None)
     )
 
 
+def versioned(base_url: str, version: str) -> str:
+    """Return an address that names this API version (as OPENAI_API_VERSION does), where it names none of its own."""
+    named = "?" in base_url or base_url.rstrip("/").endswith("/openai/v1")
+    return base_url if named or not version.strip() else f"{base_url}?{urlencode({'api-version': version.strip()})}"
+
+
 def encode(request: Request, provider: Provider) -> WireRequest:
     """Write a chat completion request. Raises UserError where the resource's address is not known."""
     # At its own address the dialect knows which models of OpenAI's take what: the same ones run here.

@@ -88,6 +88,8 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Provider, ...]:
             continue
         if (url if name in OWN else key) is None:
             continue
+        if name == "azure" and url is not None:
+            url = azure.versioned(url, environ.get("OPENAI_API_VERSION", ""))
         make = known()[name]
         found.append(make(key=key) if url is None else make(key=key, base_url=url))
     if problems:
