@@ -1,0 +1,466 @@
+"""The whole way of a receipt in one run: written on the call path, copied into the ledger, asked about, opened again.
+
+Everything is beside what else one would do with the same rows, interleaved, as medians and ratios. ``Journal.write``:
+a bare SQLite insert, a table as the tool ``llm`` keeps one, DuckDB. Ingest: DuckDB reading the same rows from Parquet,
+and the same JSON. Four questions through ``kit.ledger.sql``: DuckDB held open, polars and pandas on Parquet of the
+same rows; the answers must agree. Then how all of it grows.
+
+    python bench_ledger.py [--quick | --large]     # to 100 thousand calls, or 10 million; by default 1 million
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pandas as pd
+
+from tokenkit import Kit
+from tokenkit.journal import GENESIS, Journal, append, written
+from tokenkit.journal.files import open_file
+from tokenkit.ledger import Ledger, copying, files
+from tokenkit.receipts import Receipt, StageReport, new_id
+
+try:
+    import polars as pl
+except ImportError:  # only the benches know it
+    pl = None
+ARROW = find_spec("pyarrow") is not None  # without it pandas reads no Parquet
+
+PROMPT = "Explain in two sentences why the sky is blue, and what would change on Mars. "
+TABLES = {  # and which columns are computed from others, so not inserted
+    "calls": "EXCLUDE (total_tokens, cost_usd)", "attempts": "EXCLUDE (cost_usd)", "stages": "", "verdicts": "",
+    "charges": "", "plans": "", "candidate_sets": "", "prices": "",
+}  # fmt: skip
+RARELY = 20  # what syncs to the disk at every row is asked for this many times less often
+
+
+Ways = dict[str, Callable[[Any], object]]
+
+
+def interleaved(
+    ways: Ways,
+    rounds: int,
+    given: Callable[[int], Any] = lambda number: number,
+    rare: Sequence[str] = (),
+) -> dict[str, list[float]]:
+    """Time every way once a round, each round beginning with another one; return their times in seconds."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    for number in range(rounds):
+        what = given(number)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            if name in rare and number % RARELY:
+                continue
+            began = time.perf_counter()
+            ways[name](what)
+            times[name].append(time.perf_counter() - began)
+    return times
+
+
+# Written.
+
+
+def samples() -> list[Receipt]:
+    """Return receipts as a kit really makes them, simulated but for the network: four candidates, prompt and answer."""
+    stages = (StageReport("normalize", 320, 300, 0.0004, True), StageReport("dedupe", 300, 280, 0.001, True))
+    made = []
+    with Kit.simulated(pace=0) as kit:
+        for number in range(40):
+            text = PROMPT * (1 + number % 9)
+            kit.call(text, user=f"user-{number % 10}", session=f"session-{number // 4}", max_tokens=60 + number * 5)
+            one = kit.journal.receipt()
+            assert one is not None
+            made.append(replace(one, stages=stages) if number % 3 == 0 else one)
+    return made
+
+
+def fresh(of: Sequence[Receipt], number: int) -> Receipt:
+    """Return one of the samples as a new call, its words in an order of their own: no file may save by repetition."""
+    one = of[number % len(of)]
+    prompt, answer = ((text or "").split() for text in (one.prompt, one.answer))
+    random.shuffle(prompt)
+    random.shuffle(answer)
+    texts = {"prompt": " ".join(prompt), "answer": " ".join(answer)}
+    return replace(one, id=new_id(), started_at=time.time_ns(), **texts)
+
+
+Given = tuple[Receipt, str]  # a receipt, and its JSON made beforehand
+
+
+def bare(path: Path) -> Callable[[Given], object]:
+    """Return the least one can do: WAL, no index, no chain, SQLite's own page size."""
+    rows = sqlite3.connect(path, isolation_level=None)
+    rows.execute("PRAGMA journal_mode = WAL")
+    rows.execute("PRAGMA synchronous = NORMAL")
+    rows.execute("CREATE TABLE receipts (seq INTEGER PRIMARY KEY, id TEXT, started_at INTEGER, body TEXT)")
+    insert = "INSERT INTO receipts (id, started_at, body) VALUES (?, ?, ?)"
+    return lambda given: rows.execute(insert, (given[0].id, given[0].started_at, given[1]))
+
+
+def as_llm_does(path: Path) -> Callable[[Given], object]:
+    """Return an insert of our own into columns like those of ``llm``'s table of responses, SQLite as it comes.
+
+    That is a rollback journal and an fsync a call. ``llm`` also keeps a full-text index by triggers; left out here.
+    """
+    rows = sqlite3.connect(path, isolation_level=None)
+    rows.execute(
+        "CREATE TABLE responses (id TEXT PRIMARY KEY, model TEXT, prompt TEXT, system TEXT, prompt_json TEXT, "
+        "options_json TEXT, response TEXT, response_json TEXT, conversation_id TEXT, duration_ms INTEGER, "
+        "datetime_utc TEXT, input_tokens INTEGER, output_tokens INTEGER)"
+    )
+    insert = f"INSERT INTO responses VALUES ({', '.join('?' * 13)})"
+
+    def keep(given: Given) -> None:
+        one, usage = given[0], given[0].usage
+        assert usage is not None
+        asked = json.dumps({"messages": [{"role": "user", "content": one.prompt}]})
+        got = json.dumps({"content": one.answer, "finish_reason": one.finish_reason, "model": one.model})
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+        counts = (int(one.seconds * 1000), when, usage.input_tokens, usage.output_tokens)
+        texts = (one.id, one.model, one.prompt, None, asked, "{}", one.answer, got, one.session)
+        rows.execute(insert, texts + counts)
+
+    return keep
+
+
+def into_duckdb(path: Path) -> Callable[[Given], object]:
+    """Return one durable insert a call into DuckDB."""
+    rows = duckdb.connect(str(path))
+    rows.execute("CREATE TABLE receipts (id VARCHAR, started_at BIGINT, body VARCHAR)")
+    insert = "INSERT INTO receipts VALUES (?, ?, ?)"
+    return lambda given: rows.execute(insert, (given[0].id, given[0].started_at, given[1]))
+
+
+def parts(path: Path) -> Ways:
+    """Return what a write consists of, each piece alone, on a file set up as the journal's."""
+    rows = open_file(path, "process", 10)
+    numbers = iter(range(1, sys.maxsize))
+    head = "SELECT seq, hash FROM receipts ORDER BY seq DESC LIMIT 1"
+    insert = "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)"
+
+    def inserted(given: Given) -> None:
+        rows.execute(insert, (next(numbers), given[0].id, given[0].started_at, given[1], GENESIS, GENESIS))
+
+    return {
+        "JSON and its UTF-8": lambda given: written(given[0]),
+        "SHA-256": lambda given: hashlib.sha256(GENESIS + given[1].encode()).digest(),
+        "looking up the head": lambda _: rows.execute(head).fetchone(),
+        "insert and commit": inserted,
+        "is the file still there": lambda _: os.stat(path),
+    }
+
+
+def written_down(folder: Path, of: Sequence[Receipt], rounds: int) -> None:
+    """Print microseconds a receipt for every way to keep one, and where ours go."""
+    plain, dumped = bare(folder / "bare.sqlite3"), bare(folder / "dumped.sqlite3")
+    journal, pieces = Journal(folder / "path.sqlite3"), parts(folder / "parts.sqlite3")
+    ways: Ways = {
+        "Journal.write": lambda given: journal.write(given[0]),
+        "(a) bare WAL insert": plain,
+        "(b) to_json and that insert": lambda given: dumped((given[0], given[0].to_json())),
+        "(c) a table as llm's, fsync": as_llm_does(folder / "llm.sqlite3"),
+        "(d) DuckDB, one insert": into_duckdb(folder / "one.duckdb"),
+    }
+
+    def given(number: int) -> Given:
+        one = fresh(of, number)
+        return one, one.to_json()
+
+    times = interleaved(ways | pieces, rounds, given, rare=list(ways)[3:])
+    size = statistics.fmean(len(one.to_json()) for one in of)
+    print(f"A receipt of {size:,.0f} characters; microseconds\n{'':30}  median    mean     p99   ours is")
+    ours = statistics.median(times["Journal.write"])
+    for name in ways:
+        found = sorted(times[name])
+        middle, late = statistics.median(found), found[int(len(found) * 0.99)]
+        row = "".join(f"{t * 1e6:8.1f}" for t in (middle, statistics.fmean(found), late))
+        print(f"{name:30}{row}{'' if name == 'Journal.write' else f'{ours / middle:8.2f} x of it'}")
+    left = ours
+    for name in pieces:
+        middle = statistics.median(times[name])
+        left -= middle
+        print(f"  of ours, {name:26}{middle * 1e6:8.1f}  {middle / ours:5.0%}")
+    print(f"  of ours, {'lock, calls, the rest':26}{left * 1e6:8.1f}  {left / ours:5.0%}\n")
+    journal.close()
+
+
+# Copied.
+
+
+def filled(journal: Journal, of: Sequence[Receipt], rows: int) -> None:
+    """Let so many receipts wait in the journal, thousands a transaction: writing them is not what is timed."""
+    for start in range(0, rows, 5000):
+        with journal.transaction() as connection:
+            for number in range(start, min(start + 5000, rows)):
+                append(connection, fresh(of, number))
+
+
+def copied(folder: Path, of: Sequence[Receipt], rows: int, rounds: int) -> None:
+    """Print rows a second from the journal into the ledger, beside DuckDB on the very same rows; and bytes a call."""
+    journal = Journal(folder / "journal.sqlite3")
+    ledgers = [Ledger(journal, folder / f"ledger-{n}.duckdb") for n in range(3 * rounds)]
+    for ledger in ledgers:
+        ledger.sql("SELECT 1")  # makes the file and its tables: not timed either
+    filled(journal, of, rows)
+    source = Ledger(journal, folder / "ledger.duckdb")
+    parquet = {table: folder / f"{table}.parquet" for table in TABLES}
+    source.export(parquet["calls"])
+    with reading(source.path) as connection:
+        for table in list(TABLES)[1:]:
+            connection.execute(f"COPY {table} TO {files.quoted(parquet[table])}")
+    lines = folder / "receipts.jsonl"
+    with lines.open("wb") as out:
+        out.writelines(entry.body + b"\n" for batch in copying.batches(journal, 0) for entry in batch)
+
+    def loaded(ledger: Ledger, *tables: str) -> None:
+        with files.writing(ledger.path, 5, turn=ledger.path) as target:
+            for table in tables:
+                rows_of = f"SELECT * {TABLES[table]} FROM read_parquet({files.quoted(parquet[table])})"
+                target.execute(f"INSERT INTO {table} BY NAME {rows_of}")
+
+    def parsed(number: int) -> None:
+        with closing(duckdb.connect(str(folder / f"parsed-{number}.duckdb"), config={"threads": "1"})) as target:
+            target.execute(f"CREATE TABLE receipts AS FROM read_json({files.quoted(lines)})")
+
+    ways: Ways = {
+        "Ledger.ingest": lambda n: ledgers[n].ingest(),
+        "  of it, reading the journal": lambda _: sum(len(batch) for batch in copying.batches(journal, 0)),
+        "INSERT FROM read_parquet, calls": lambda n: loaded(ledgers[rounds + n], "calls"),
+        "  the same, all tables": lambda n: loaded(ledgers[2 * rounds + n], *TABLES),
+        "read_json of the same receipts": parsed,
+    }
+    times = {name: statistics.median(found) for name, found in interleaved(ways, rounds).items()}
+    totals = "SELECT count(*), sum(cost_nanos), sum(input_tokens) FROM calls"
+    with reading(ledgers[0].path) as mine, reading(ledgers[rounds].path) as theirs:
+        assert mine.execute(totals).fetchall() == theirs.execute(totals).fetchall()
+    print(f"{rows:,} waiting receipts into a ledger that is there, one thread{'':6}rows/s   ours takes")
+    for name, seconds in times.items():
+        ratio = f"{times['Ledger.ingest'] / seconds:8.1f} x as long" if name != "Ledger.ingest" else ""
+        print(f"{name:55}{rows / seconds:13,.0f}{ratio}")
+    journal.close()  # folds the write-ahead log into the file
+    sizes = {"journal": journal.path, "ledger": ledgers[0].path, "Parquet of calls": parquet["calls"], "JSON": lines}
+    found = ", ".join(f"{name} {path.stat().st_size / rows:,.0f}" for name, path in sizes.items())
+    print(f"bytes a call, prompts and answers kept: {found}\n")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a plain connection to a ledger that nobody has open, with every thread."""
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH {files.quoted(path)} AS ledger (READ_ONLY)")
+        connection.execute("USE ledger")
+        yield connection
+
+
+# Asked.
+
+
+class Question(NamedTuple):
+    """What is asked of which table; ``{}`` in ``sql`` is when the last day began (Unix ns)."""
+
+    table: str
+    columns: list[str]
+    sql: str
+
+
+def in_pandas(name: str, rows: pd.DataFrame, day: int, zone: str) -> pd.Series:
+    """Answer as one would in pandas."""
+    if name.startswith("daily"):
+        days = rows["started_at"].dt.tz_convert(zone).dt.floor("D")
+        return rows.groupby([days, "model"])["cost_nanos"].sum()
+    if name.startswith("p95"):
+        return rows[rows["status"] == "ok"].groupby("provider")["seconds"].quantile(0.95)
+    if name.startswith("compression"):
+        sums = rows[rows["skipped"].isna()].groupby("stage")[["tokens_before", "tokens_after"]].sum()
+        return sums["tokens_before"] - sums["tokens_after"]
+    late = rows[rows["started_at_ns"] >= day]
+    return pd.concat([late.groupby(scope)["cost_nanos"].sum() for scope in ("user", "provider", "session")])
+
+
+def in_polars(name: str, path: Path, day: int, zone: str) -> Any:
+    """Answer as one would in polars, lazily from the file."""
+    rows, cost = pl.scan_parquet(path), pl.col("cost_nanos").sum()
+    if name.startswith("daily"):
+        return rows.group_by(pl.col("started_at").dt.convert_time_zone(zone).dt.date(), "model").agg(cost).collect()
+    if name.startswith("p95"):
+        ok = rows.filter(pl.col("status") == "ok").group_by("provider")
+        return ok.agg(pl.col("seconds").quantile(0.95, "linear")).collect()
+    if name.startswith("compression"):
+        saved = pl.col("tokens_before").sum() - pl.col("tokens_after").sum()
+        return rows.filter(pl.col("skipped").is_null()).group_by("stage").agg(saved).collect()
+    late = rows.filter(pl.col("started_at_ns") >= day)
+    scopes = (pl.col(scope).alias("scope") for scope in ("user", "provider", "session"))
+    return pl.concat([late.group_by(scope).agg(cost) for scope in scopes]).collect()
+
+
+DAILY = "SELECT CAST(started_at AS DATE) AS day, model, {} AS n FROM calls GROUP BY ALL"
+LATENCY = "SELECT provider, quantile_cont(seconds, 0.95) AS n FROM attempts WHERE status = 'ok' GROUP BY ALL"
+STAGES = """SELECT stage, (sum(tokens_before) - sum(tokens_after))::BIGINT AS n FROM stages WHERE skipped IS NULL
+  GROUP BY ALL"""
+TODAY = """SELECT coalesce("user", provider, "session") AS scope, sum(cost_nanos)::BIGINT AS n FROM calls
+  WHERE started_at_ns >= {} GROUP BY GROUPING SETS ("user", provider, "session")"""
+QUESTIONS = {
+    "daily cost by model":
+        Question("calls", ["started_at", "model", "cost_nanos"], DAILY.format("sum(cost_nanos)::BIGINT")),
+    "p95 latency by provider":
+        Question("attempts", ["provider", "seconds", "status"], LATENCY),
+    "compression by stage":
+        Question("stages", ["stage", "tokens_before", "tokens_after", "skipped"], STAGES),
+    "today by user, provider, session":
+        Question("calls", ["user", "provider", "session", "started_at_ns", "cost_nanos"], TODAY),
+}  # fmt: skip
+ALONE = {  # what has no counterpart elsewhere: money as exact USD, the views as they come, opening
+    "daily cost by model, in USD": DAILY.format("sum(cost_usd)"),
+    **{f"FROM {view}": f"FROM {view}" for view in ("spend_daily", "latency_by_provider", "compression_by_stage")},
+    "opening, and a count": "SELECT count(*) FROM calls",
+}
+
+
+def as_answer(found: Any) -> dict[tuple[str, ...], float]:
+    """Return an answer as {group: number}, whoever gave it."""
+    if isinstance(found, pd.Series):
+        found = found.reset_index()
+    rows = found.itertuples(index=False) if isinstance(found, pd.DataFrame) else found.iter_rows()
+    keyed = ((tuple(str(key)[:10] if hasattr(key, "year") else str(key) for key in row[:-1]), row[-1]) for row in rows)
+    return {key: float(number) for key, number in keyed}
+
+
+def exported(kit: Kit, folder: Path) -> dict[str, Path]:
+    """Write the tables that are asked to Parquet, as DuckDB writes it."""
+    paths = {table: folder / f"{table}.parquet" for table in ("calls", "attempts", "stages")}
+    began = time.perf_counter()
+    kit.ledger.export(paths["calls"])
+    print(f"ledger.export of every column to Parquet: {time.perf_counter() - began:.1f} s")
+    with reading(kit.ledger.path) as connection:
+        for table in ("attempts", "stages"):
+            connection.execute(f"COPY {table} TO {files.quoted(paths[table])}")
+    return paths
+
+
+def ways_to_ask(kit: Kit, held: duckdb.DuckDBPyConnection, path: Path, name: str, day: int, zone: str) -> Ways:
+    """Return every way to answer one question."""
+    one = QUESTIONS[name]
+    sql, columns = one.sql.format(day), ", ".join(f'"{column}"' for column in one.columns)
+    frame = pd.read_parquet(path, columns=one.columns) if ARROW else held.sql(f"SELECT {columns} FROM {one.table}").df()
+    ways: Ways = {
+        "ledger.sql": lambda _: kit.ledger.sql(sql),
+        "DuckDB, held open": lambda _: held.execute(sql).df(),
+        "pandas, in memory": lambda _: in_pandas(name, frame, day, zone),
+    }
+    if pl is not None:
+        ways["polars, lazy"] = lambda _: in_polars(name, path, day, zone)
+    if ARROW:
+        ways["pandas, read"] = lambda _: in_pandas(name, pd.read_parquet(path, columns=one.columns), day, zone)
+    return ways
+
+
+def beside(kit: Kit, folder: Path, day: int, rounds: int) -> None:
+    """Print milliseconds a question for us and for the others, who must give the same answer."""
+    paths = exported(kit, folder)
+    link = folder / "held.duckdb"
+    os.link(kit.ledger.path, link)  # DuckDB opens a path only once in a process
+    with reading(link) as held:
+        ((zone,),) = held.execute("SELECT current_setting('TimeZone')").fetchall()
+        heads = ("ledger.sql", "DuckDB, held open", "polars, lazy", "pandas, read", "pandas, in memory")
+        print(f"{'ms (times ours)':34}" + "".join(f"{head:>20}" for head in heads))
+        for name, one in QUESTIONS.items():
+            ways = ways_to_ask(kit, held, paths[one.table], name, day, zone)
+            answers = {head: as_answer(way(0)) for head, way in ways.items()}  # and everything is warm
+            ours = answers["ledger.sql"]
+            for head, other in answers.items():
+                assert ours.keys() == other.keys(), (name, head)
+                assert all(abs(ours[key] - other[key]) <= 1e-9 * abs(ours[key]) for key in ours), (name, head)
+            times = {head: statistics.median(found) * 1e3 for head, found in interleaved(ways, rounds).items()}
+            ratio = {head: f"{took:.1f} ({took / times['ledger.sql']:.2f} x)" for head, took in times.items()}
+            cells = "".join(f"{ratio.get(head, 'not installed'):>20}" for head in heads)
+            print(f"{name:34}{cells}   {len(ours):,} groups, same answers")
+
+
+OPENED_ANEW = """
+import sys, time
+began = time.perf_counter()
+from tokenkit.journal import Journal
+from tokenkit.ledger import Ledger
+ledger = Ledger(Journal(sys.argv[1]), sys.argv[2])
+imported = time.perf_counter()
+ledger.sql("SELECT count(*) FROM calls")
+print(imported - began, time.perf_counter() - imported)
+"""
+
+
+def opened(kit: Kit, rounds: int) -> None:
+    """Print where opening takes its time: the pieces in DuckDB alone, all of ours, and in a process just begun."""
+    pieces: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        clock = [time.perf_counter()]
+        connection = files.connect(kit.ledger.path)
+        clock.append(time.perf_counter())
+        connection.execute(f"ATTACH {files.quoted(kit.ledger.path)} AS ledger (READ_ONLY)")
+        connection.execute("USE ledger")
+        clock.append(time.perf_counter())
+        connection.execute("SELECT count(*) FROM calls").df()
+        clock.append(time.perf_counter())
+        connection.close()
+        clock.append(time.perf_counter())
+        for name, start, end in zip(("connect", "attach", "count", "close"), clock, clock[1:], strict=False):
+            pieces.setdefault(name, []).append((end - start) * 1e3)
+    print("opening, ms:", ", ".join(f"{name} {statistics.median(found):.1f}" for name, found in pieces.items()), end="")
+    command = [sys.executable, "-c", OPENED_ANEW, str(kit.journal.path), str(kit.ledger.path)]
+    runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(3)]
+    imports, first = (statistics.median(float(run[n]) * 1e3 for run in runs) for n in (0, 1))
+    print(f"; in a new process: importing {imports:.0f}, first question {first:.0f}")
+
+
+def asked(sizes: Sequence[int], rounds: int) -> None:
+    """Ask at every size, beside the others from a million calls on or at the last, and print how times grow."""
+    before: dict[str, float] = {}
+    for calls in sizes:
+        with tempfile.TemporaryDirectory() as name, Kit.synthetic(calls, home=Path(name)) as kit:
+            print(f"{calls:,} synthetic calls, {kit.ledger.path.stat().st_size / calls:.0f} bytes a call in the ledger")
+            opened(kit, rounds)
+            day = int(kit.ledger.sql("SELECT epoch_ns(date_trunc('day', max(started_at))) AS n FROM calls")["n"][0])
+            if calls >= 1_000_000 or calls == sizes[-1]:
+                beside(kit, Path(name), day, rounds)
+            queries = {name: one.sql.format(day) for name, one in QUESTIONS.items()} | ALONE
+            ways = {name: lambda _, q=query: kit.ledger.sql(q) for name, query in queries.items()}
+            interleaved(ways, 1)
+            now = {name: statistics.median(found) * 1e3 for name, found in interleaved(ways, rounds).items()}
+            for name, took in now.items():
+                growth = f"   {took / before[name]:5.2f} x the last" if before else ""
+                print(f"  ledger.sql: {name:34}{took:9.1f} ms{growth}")
+            print()
+            before = now
+
+
+def main(quick: bool = False, large: bool = False) -> None:
+    """Run all parts on files in temporary folders."""
+    warnings.simplefilter("ignore", DeprecationWarning)  # DuckDB's own use of pandas
+    for missing in [name for name, there in (("polars", pl), ("pyarrow", ARROW)) if not there]:
+        print(f"{missing} is not installed: its column is left out")
+    with tempfile.TemporaryDirectory() as name:
+        of = samples()
+        written_down(Path(name), of, 600 if quick else 6000)
+        copied(Path(name), of, 5000 if quick else 50_000, 1 if quick else 3)
+    sizes = [10_000, 100_000, 1_000_000, 10_000_000][: 2 if quick else 4 if large else 3]
+    asked(sizes, 3 if quick else 7)
+
+
+if __name__ == "__main__":
+    main("--quick" in sys.argv, "--large" in sys.argv)
