@@ -23,6 +23,9 @@ CODES = {
 }
 """What PostgreSQL's error codes mean here: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
+_OURS = ("client certificate", "certificate authentication failed", "private key", "alert unknown ca")
+"""What libpq and the server say where it is the client's certificate that is missing or refused."""
+
 
 class Server:
     """One journal's place: a database, and the schema in it. ``where`` names it without the password.
@@ -86,6 +89,12 @@ class Server:
             why = CODES[code]
         elif "does not support SSL" in text:
             why = "the server speaks no TLS, and the URL's sslmode asks for it. Turn TLS on there, or ask for less"
+        elif "no pg_hba.conf entry" in text or "SSL required" in text:
+            why = "the server lets nobody in from here, or only over TLS. See its pg_hba.conf, and the URL's sslmode"
+        elif any(words in text for words in _OURS):
+            why = "the server wants to see a certificate of ours that it trusts. See the URL's sslcert and sslkey"
+        elif "query_wait_timeout" in text or "server_login_retry" in text:  # pgbouncer's words
+            why = "the pooler has no connection to lend. See that the server behind it runs, and the pool's size"
         elif "certificate" in text:
             why = "the server's certificate is not one this URL trusts. See its sslrootcert, and the host's name"
         elif "authentication failed" in text:  # libpq gives no code for what fails while connecting
