@@ -280,6 +280,12 @@ def test_through_a_pooler_receipts_are_chained_and_limits_hold(pooler: Pooler, t
     assert 98_000 < spent <= 100_000
     ((held, booked),) = journals[1].ask("SELECT held, spent FROM accounts WHERE account = ?", ("all",))
     assert (held, booked) == (0, spent)
+    hasty = journal_at(pooler, schema, patience=0.5)
+    with journals[0].transaction() as rows:  # two kernels do not always meet; these two do
+        rows.execute("SELECT 1").fetchone()
+        with pytest.raises(LedgerError, match="another kernel has been holding its lock"):
+            hasty.write(receipt())
+    hasty.close()
     ledger = Ledger(cast("Journal", journals[0]), tmp_path / "ledger.duckdb")
     assert len(ledger.df()) == 60 + spent // 900
     books = Accounts(lambda: cast("Journal", journals[0]), (Budget("100000 tokens", name="all"),))
