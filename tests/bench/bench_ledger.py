@@ -24,9 +24,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -36,82 +37,59 @@ from tokenkit.journal import GENESIS, Journal, append, written
 from tokenkit.journal.files import open_file
 from tokenkit.ledger import Ledger, copying, files
 from tokenkit.receipts import Receipt, StageReport, new_id
+from tokenkit.types import Usage
 
-try:
-    import polars as pl
-except ImportError:  # only the benches know it
-    pl = None
+pl = import_module("polars") if find_spec("polars") else None  # only the benches know it
 ARROW = find_spec("pyarrow") is not None  # without it pandas reads no Parquet
 
 PROMPT = "Explain in two sentences why the sky is blue, and what would change on Mars. "
-TABLES = {  # and which columns are computed from others, so not inserted
-    "calls": "EXCLUDE (total_tokens, cost_usd)", "attempts": "EXCLUDE (cost_usd)", "stages": "", "verdicts": "",
-    "charges": "", "plans": "", "candidate_sets": "", "prices": "",
-}  # fmt: skip
+TABLES = ("calls", "attempts", "stages", "verdicts", "charges", "plans", "candidate_sets", "prices")
+PLACED = "INSERT INTO receipts (id, started_at, body) VALUES (?, ?, ?)"
 RARELY = 20  # what syncs to the disk at every row is asked for this many times less often
 
-
 Ways = dict[str, Callable[[Any], object]]
+Times = dict[str, list[float]]
+Given = tuple[Receipt, str]  # a receipt, and its JSON made beforehand
 
 
-def interleaved(
-    ways: Ways,
-    rounds: int,
-    given: Callable[[int], Any] = lambda number: number,
-    rare: Sequence[str] = (),
-) -> dict[str, list[float]]:
+def interleaved(ways: Ways, rounds: int, given: Callable[[int], Any] = int, rare: Sequence[str] = ()) -> Times:
     """Time every way once a round, each round beginning with another one; return their times in seconds."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: Times = {name: [] for name in ways}
     names = list(ways)
     for number in range(rounds):
         what = given(number)
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            if name in rare and number % RARELY:
-                continue
-            began = time.perf_counter()
-            ways[name](what)
-            times[name].append(time.perf_counter() - began)
+            if name not in rare or number % RARELY == 0:
+                began = time.perf_counter()
+                ways[name](what)
+                times[name].append(time.perf_counter() - began)
     return times
-
-
-# Written.
 
 
 def samples() -> list[Receipt]:
     """Return receipts as a kit really makes them, simulated but for the network: four candidates, prompt and answer."""
-    stages = (StageReport("normalize", 320, 300, 0.0004, True), StageReport("dedupe", 300, 280, 0.001, True))
-    made = []
+    stages = (StageReport("normalize", 320, 300, 0.001, True), StageReport("dedupe", 300, 280, 0.001, True))
     with Kit.simulated(pace=0) as kit:
-        for number in range(40):
-            text = PROMPT * (1 + number % 9)
-            kit.call(text, user=f"user-{number % 10}", session=f"session-{number // 4}", max_tokens=60 + number * 5)
-            one = kit.journal.receipt()
-            assert one is not None
-            made.append(replace(one, stages=stages) if number % 3 == 0 else one)
-    return made
+        for n in range(40):
+            kit.call(PROMPT * (1 + n % 9), user=f"user-{n % 10}", session=f"session-{n // 4}", max_tokens=60 + n * 5)
+        made = [entry.receipt for entry in kit.journal.rows()]
+    return [replace(one, stages=stages) if n % 3 == 0 else one for n, one in enumerate(made)]
 
 
 def fresh(of: Sequence[Receipt], number: int) -> Receipt:
     """Return one of the samples as a new call, its words in an order of their own: no file may save by repetition."""
     one = of[number % len(of)]
-    prompt, answer = ((text or "").split() for text in (one.prompt, one.answer))
-    random.shuffle(prompt)
-    random.shuffle(answer)
-    texts = {"prompt": " ".join(prompt), "answer": " ".join(answer)}
-    return replace(one, id=new_id(), started_at=time.time_ns(), **texts)
-
-
-Given = tuple[Receipt, str]  # a receipt, and its JSON made beforehand
+    words = ((text or "").split() for text in (one.prompt, one.answer))
+    prompt, answer = (" ".join(random.sample(text, len(text))) for text in words)
+    return replace(one, id=new_id(), started_at=time.time_ns(), prompt=prompt, answer=answer)
 
 
 def bare(path: Path) -> Callable[[Given], object]:
     """Return the least one can do: WAL, no index, no chain, SQLite's own page size."""
     rows = sqlite3.connect(path, isolation_level=None)
-    rows.execute("PRAGMA journal_mode = WAL")
-    rows.execute("PRAGMA synchronous = NORMAL")
+    rows.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
     rows.execute("CREATE TABLE receipts (seq INTEGER PRIMARY KEY, id TEXT, started_at INTEGER, body TEXT)")
-    insert = "INSERT INTO receipts (id, started_at, body) VALUES (?, ?, ?)"
-    return lambda given: rows.execute(insert, (given[0].id, given[0].started_at, given[1]))
+    return lambda given: rows.execute(PLACED, (given[0].id, given[0].started_at, given[1]))
 
 
 def as_llm_does(path: Path) -> Callable[[Given], object]:
@@ -120,22 +98,17 @@ def as_llm_does(path: Path) -> Callable[[Given], object]:
     That is a rollback journal and an fsync a call. ``llm`` also keeps a full-text index by triggers; left out here.
     """
     rows = sqlite3.connect(path, isolation_level=None)
-    rows.execute(
-        "CREATE TABLE responses (id TEXT PRIMARY KEY, model TEXT, prompt TEXT, system TEXT, prompt_json TEXT, "
-        "options_json TEXT, response TEXT, response_json TEXT, conversation_id TEXT, duration_ms INTEGER, "
-        "datetime_utc TEXT, input_tokens INTEGER, output_tokens INTEGER)"
-    )
-    insert = f"INSERT INTO responses VALUES ({', '.join('?' * 13)})"
+    columns = "model prompt system prompt_json options_json response response_json conversation_id datetime_utc"
+    counts = "input_tokens INTEGER, output_tokens INTEGER"
+    rows.execute(f"CREATE TABLE responses (id TEXT PRIMARY KEY, {columns.replace(' ', ' TEXT, ')} TEXT, {counts})")
+    placed = f"INSERT INTO responses VALUES ({', '.join('?' * 12)})"
 
     def keep(given: Given) -> None:
-        one, usage = given[0], given[0].usage
-        assert usage is not None
+        one, usage = given[0], given[0].usage or Usage()
         asked = json.dumps({"messages": [{"role": "user", "content": one.prompt}]})
         got = json.dumps({"content": one.answer, "finish_reason": one.finish_reason, "model": one.model})
-        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-        counts = (int(one.seconds * 1000), when, usage.input_tokens, usage.output_tokens)
-        texts = (one.id, one.model, one.prompt, None, asked, "{}", one.answer, got, one.session)
-        rows.execute(insert, texts + counts)
+        texts = (one.id, one.model, one.prompt, None, asked, "{}", one.answer, got, one.session, time.ctime())
+        rows.execute(placed, (*texts, usage.input_tokens, usage.output_tokens))
 
     return keep
 
@@ -144,8 +117,7 @@ def into_duckdb(path: Path) -> Callable[[Given], object]:
     """Return one durable insert a call into DuckDB."""
     rows = duckdb.connect(str(path))
     rows.execute("CREATE TABLE receipts (id VARCHAR, started_at BIGINT, body VARCHAR)")
-    insert = "INSERT INTO receipts VALUES (?, ?, ?)"
-    return lambda given: rows.execute(insert, (given[0].id, given[0].started_at, given[1]))
+    return lambda given: rows.execute(PLACED, (given[0].id, given[0].started_at, given[1]))
 
 
 def parts(path: Path) -> Ways:
@@ -169,21 +141,17 @@ def parts(path: Path) -> Ways:
 
 def written_down(folder: Path, of: Sequence[Receipt], rounds: int) -> None:
     """Print microseconds a receipt for every way to keep one, and where ours go."""
-    plain, dumped = bare(folder / "bare.sqlite3"), bare(folder / "dumped.sqlite3")
-    journal, pieces = Journal(folder / "path.sqlite3"), parts(folder / "parts.sqlite3")
+    journal, dumped = Journal(folder / "path.sqlite3"), bare(folder / "dumped.sqlite3")
     ways: Ways = {
         "Journal.write": lambda given: journal.write(given[0]),
-        "(a) bare WAL insert": plain,
+        "(a) bare WAL insert": bare(folder / "bare.sqlite3"),
         "(b) to_json and that insert": lambda given: dumped((given[0], given[0].to_json())),
         "(c) a table as llm's, fsync": as_llm_does(folder / "llm.sqlite3"),
         "(d) DuckDB, one insert": into_duckdb(folder / "one.duckdb"),
     }
-
-    def given(number: int) -> Given:
-        one = fresh(of, number)
-        return one, one.to_json()
-
-    times = interleaved(ways | pieces, rounds, given, rare=list(ways)[3:])
+    given = ((one, one.to_json()) for one in (fresh(of, number) for number in range(rounds)))
+    pieces = parts(folder / "parts.sqlite3")
+    times = interleaved(ways | pieces, rounds, lambda _: next(given), rare=list(ways)[3:])
     size = statistics.fmean(len(one.to_json()) for one in of)
     print(f"A receipt of {size:,.0f} characters; microseconds\n{'':30}  median    mean     p99   ours is")
     ours = statistics.median(times["Journal.write"])
@@ -192,24 +160,10 @@ def written_down(folder: Path, of: Sequence[Receipt], rounds: int) -> None:
         middle, late = statistics.median(found), found[int(len(found) * 0.99)]
         row = "".join(f"{t * 1e6:8.1f}" for t in (middle, statistics.fmean(found), late))
         print(f"{name:30}{row}{'' if name == 'Journal.write' else f'{ours / middle:8.2f} x of it'}")
-    left = ours
-    for name in pieces:
-        middle = statistics.median(times[name])
-        left -= middle
-        print(f"  of ours, {name:26}{middle * 1e6:8.1f}  {middle / ours:5.0%}")
-    print(f"  of ours, {'lock, calls, the rest':26}{left * 1e6:8.1f}  {left / ours:5.0%}\n")
+    share = {name: statistics.median(times[name]) for name in pieces}
+    share["lock, calls, the rest"] = ours - sum(share.values())
+    print("".join(f"  of ours, {name:26}{t * 1e6:8.1f}  {t / ours:5.0%}\n" for name, t in share.items()))
     journal.close()
-
-
-# Copied.
-
-
-def filled(journal: Journal, of: Sequence[Receipt], rows: int) -> None:
-    """Let so many receipts wait in the journal, thousands a transaction: writing them is not what is timed."""
-    for start in range(0, rows, 5000):
-        with journal.transaction() as connection:
-            for number in range(start, min(start + 5000, rows)):
-                append(connection, fresh(of, number))
 
 
 def copied(folder: Path, of: Sequence[Receipt], rows: int, rounds: int) -> None:
@@ -218,12 +172,14 @@ def copied(folder: Path, of: Sequence[Receipt], rows: int, rounds: int) -> None:
     ledgers = [Ledger(journal, folder / f"ledger-{n}.duckdb") for n in range(3 * rounds)]
     for ledger in ledgers:
         ledger.sql("SELECT 1")  # makes the file and its tables: not timed either
-    filled(journal, of, rows)
+    with journal.transaction() as connection:  # nor is writing them
+        for number in range(rows):
+            append(connection, fresh(of, number))
     source = Ledger(journal, folder / "ledger.duckdb")
     parquet = {table: folder / f"{table}.parquet" for table in TABLES}
     source.export(parquet["calls"])
     with reading(source.path) as connection:
-        for table in list(TABLES)[1:]:
+        for table in TABLES[1:]:
             connection.execute(f"COPY {table} TO {files.quoted(parquet[table])}")
     lines = folder / "receipts.jsonl"
     with lines.open("wb") as out:
@@ -232,8 +188,8 @@ def copied(folder: Path, of: Sequence[Receipt], rows: int, rounds: int) -> None:
     def loaded(ledger: Ledger, *tables: str) -> None:
         with files.writing(ledger.path, 5, turn=ledger.path) as target:
             for table in tables:
-                rows_of = f"SELECT * {TABLES[table]} FROM read_parquet({files.quoted(parquet[table])})"
-                target.execute(f"INSERT INTO {table} BY NAME {rows_of}")
+                stored = "COLUMNS(lambda c: c NOT IN ('total_tokens', 'cost_usd'))"  # not the two that are computed
+                target.execute(f"INSERT INTO {table} BY NAME SELECT {stored} FROM {files.quoted(parquet[table])}")
 
     def parsed(number: int) -> None:
         with closing(duckdb.connect(str(folder / f"parsed-{number}.duckdb"), config={"threads": "1"})) as target:
@@ -269,17 +225,6 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-# Asked.
-
-
-class Question(NamedTuple):
-    """What is asked of which table; ``{}`` in ``sql`` is when the last day began (Unix ns)."""
-
-    table: str
-    columns: list[str]
-    sql: str
-
-
 def in_pandas(name: str, rows: pd.DataFrame, day: int, zone: str) -> pd.Series:
     """Answer as one would in pandas."""
     if name.startswith("daily"):
@@ -312,19 +257,15 @@ def in_polars(name: str, path: Path, day: int, zone: str) -> Any:
 
 DAILY = "SELECT CAST(started_at AS DATE) AS day, model, {} AS n FROM calls GROUP BY ALL"
 LATENCY = "SELECT provider, quantile_cont(seconds, 0.95) AS n FROM attempts WHERE status = 'ok' GROUP BY ALL"
-STAGES = """SELECT stage, (sum(tokens_before) - sum(tokens_after))::BIGINT AS n FROM stages WHERE skipped IS NULL
-  GROUP BY ALL"""
+STAGES = "SELECT stage, sum(tokens_before - tokens_after)::BIGINT AS n FROM stages WHERE skipped IS NULL GROUP BY ALL"
 TODAY = """SELECT coalesce("user", provider, "session") AS scope, sum(cost_nanos)::BIGINT AS n FROM calls
   WHERE started_at_ns >= {} GROUP BY GROUPING SETS ("user", provider, "session")"""
-QUESTIONS = {
-    "daily cost by model":
-        Question("calls", ["started_at", "model", "cost_nanos"], DAILY.format("sum(cost_nanos)::BIGINT")),
-    "p95 latency by provider":
-        Question("attempts", ["provider", "seconds", "status"], LATENCY),
-    "compression by stage":
-        Question("stages", ["stage", "tokens_before", "tokens_after", "skipped"], STAGES),
+QUESTIONS = {  # of which table, the columns it needs, and our words
+    "daily cost by model": ("calls", ["started_at", "model", "cost_nanos"], DAILY.format("sum(cost_nanos)::BIGINT")),
+    "p95 latency by provider": ("attempts", ["provider", "seconds", "status"], LATENCY),
+    "compression by stage": ("stages", ["stage", "tokens_before", "tokens_after", "skipped"], STAGES),
     "today by user, provider, session":
-        Question("calls", ["user", "provider", "session", "started_at_ns", "cost_nanos"], TODAY),
+        ("calls", ["user", "provider", "session", "started_at_ns", "cost_nanos"], TODAY),
 }  # fmt: skip
 ALONE = {  # what has no counterpart elsewhere: money as exact USD, the views as they come, opening
     "daily cost by model, in USD": DAILY.format("sum(cost_usd)"),
@@ -342,23 +283,11 @@ def as_answer(found: Any) -> dict[tuple[str, ...], float]:
     return {key: float(number) for key, number in keyed}
 
 
-def exported(kit: Kit, folder: Path) -> dict[str, Path]:
-    """Write the tables that are asked to Parquet, as DuckDB writes it."""
-    paths = {table: folder / f"{table}.parquet" for table in ("calls", "attempts", "stages")}
-    began = time.perf_counter()
-    kit.ledger.export(paths["calls"])
-    print(f"ledger.export of every column to Parquet: {time.perf_counter() - began:.1f} s")
-    with reading(kit.ledger.path) as connection:
-        for table in ("attempts", "stages"):
-            connection.execute(f"COPY {table} TO {files.quoted(paths[table])}")
-    return paths
-
-
 def ways_to_ask(kit: Kit, held: duckdb.DuckDBPyConnection, path: Path, name: str, day: int, zone: str) -> Ways:
     """Return every way to answer one question."""
-    one = QUESTIONS[name]
-    sql, columns = one.sql.format(day), ", ".join(f'"{column}"' for column in one.columns)
-    frame = pd.read_parquet(path, columns=one.columns) if ARROW else held.sql(f"SELECT {columns} FROM {one.table}").df()
+    table, columns, sql = QUESTIONS[name][0], QUESTIONS[name][1], QUESTIONS[name][2].format(day)
+    wanted = f"COLUMNS(lambda c: c IN {tuple(columns)})"
+    frame = pd.read_parquet(path, columns=columns) if ARROW else held.sql(f"SELECT {wanted} FROM {table}").df()
     ways: Ways = {
         "ledger.sql": lambda _: kit.ledger.sql(sql),
         "DuckDB, held open": lambda _: held.execute(sql).df(),
@@ -367,21 +296,25 @@ def ways_to_ask(kit: Kit, held: duckdb.DuckDBPyConnection, path: Path, name: str
     if pl is not None:
         ways["polars, lazy"] = lambda _: in_polars(name, path, day, zone)
     if ARROW:
-        ways["pandas, read"] = lambda _: in_pandas(name, pd.read_parquet(path, columns=one.columns), day, zone)
+        ways["pandas, read"] = lambda _: in_pandas(name, pd.read_parquet(path, columns=columns), day, zone)
     return ways
 
 
 def beside(kit: Kit, folder: Path, day: int, rounds: int) -> None:
     """Print milliseconds a question for us and for the others, who must give the same answer."""
-    paths = exported(kit, folder)
-    link = folder / "held.duckdb"
-    os.link(kit.ledger.path, link)  # DuckDB opens a path only once in a process
-    with reading(link) as held:
-        ((zone,),) = held.execute("SELECT current_setting('TimeZone')").fetchall()
+    paths = {table: folder / f"{table}.parquet" for table in ("calls", "attempts", "stages")}
+    began = time.perf_counter()
+    kit.ledger.export(paths["calls"])
+    print(f"ledger.export of every column to Parquet: {time.perf_counter() - began:.1f} s")
+    os.link(kit.ledger.path, folder / "held.duckdb")  # DuckDB opens a path only once in a process
+    with reading(folder / "held.duckdb") as held:
+        for table in ("attempts", "stages"):
+            held.execute(f"COPY {table} TO {files.quoted(paths[table])}")
+        zone = str(held.execute("SELECT current_setting('TimeZone')").fetchall()[0][0])
         heads = ("ledger.sql", "DuckDB, held open", "polars, lazy", "pandas, read", "pandas, in memory")
         print(f"{'ms (times ours)':34}" + "".join(f"{head:>20}" for head in heads))
-        for name, one in QUESTIONS.items():
-            ways = ways_to_ask(kit, held, paths[one.table], name, day, zone)
+        for name in QUESTIONS:
+            ways = ways_to_ask(kit, held, paths[QUESTIONS[name][0]], name, day, zone)
             answers = {head: as_answer(way(0)) for head, way in ways.items()}  # and everything is warm
             ours = answers["ledger.sql"]
             for head, other in answers.items():
@@ -407,20 +340,19 @@ print(imported - began, time.perf_counter() - imported)
 
 def opened(kit: Kit, rounds: int) -> None:
     """Print where opening takes its time: the pieces in DuckDB alone, all of ours, and in a process just begun."""
-    pieces: dict[str, list[float]] = {}
+    pieces: Times = {}
+    queries = {"attach": f"ATTACH {files.quoted(kit.ledger.path)} AS ledger (READ_ONLY); USE ledger"}
+    queries["count"] = "SELECT count(*) FROM calls"
     for _ in range(rounds):
         clock = [time.perf_counter()]
         connection = files.connect(kit.ledger.path)
-        clock.append(time.perf_counter())
-        connection.execute(f"ATTACH {files.quoted(kit.ledger.path)} AS ledger (READ_ONLY)")
-        connection.execute("USE ledger")
-        clock.append(time.perf_counter())
-        connection.execute("SELECT count(*) FROM calls").df()
-        clock.append(time.perf_counter())
-        connection.close()
-        clock.append(time.perf_counter())
-        for name, start, end in zip(("connect", "attach", "count", "close"), clock, clock[1:], strict=False):
-            pieces.setdefault(name, []).append((end - start) * 1e3)
+        for name in ("connect", *queries, "close"):
+            if name in queries:
+                connection.execute(queries[name])
+            elif name == "close":
+                connection.close()
+            clock.append(time.perf_counter())
+            pieces.setdefault(name, []).append((clock[-1] - clock[-2]) * 1e3)
     print("opening, ms:", ", ".join(f"{name} {statistics.median(found):.1f}" for name, found in pieces.items()), end="")
     command = [sys.executable, "-c", OPENED_ANEW, str(kit.journal.path), str(kit.ledger.path)]
     runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(3)]
@@ -438,7 +370,7 @@ def asked(sizes: Sequence[int], rounds: int) -> None:
             day = int(kit.ledger.sql("SELECT epoch_ns(date_trunc('day', max(started_at))) AS n FROM calls")["n"][0])
             if calls >= 1_000_000 or calls == sizes[-1]:
                 beside(kit, Path(name), day, rounds)
-            queries = {name: one.sql.format(day) for name, one in QUESTIONS.items()} | ALONE
+            queries = {name: sql.format(day) for name, (_, _, sql) in QUESTIONS.items()} | ALONE
             ways = {name: lambda _, q=query: kit.ledger.sql(q) for name, query in queries.items()}
             interleaved(ways, 1)
             now = {name: statistics.median(found) * 1e3 for name, found in interleaved(ways, rounds).items()}
@@ -452,8 +384,8 @@ def asked(sizes: Sequence[int], rounds: int) -> None:
 def main(quick: bool = False, large: bool = False) -> None:
     """Run all parts on files in temporary folders."""
     warnings.simplefilter("ignore", DeprecationWarning)  # DuckDB's own use of pandas
-    for missing in [name for name, there in (("polars", pl), ("pyarrow", ARROW)) if not there]:
-        print(f"{missing} is not installed: its column is left out")
+    for name in [name for name, there in (("polars", pl), ("pyarrow", ARROW)) if not there]:
+        print(f"{name} is not installed: its column is left out")
     with tempfile.TemporaryDirectory() as name:
         of = samples()
         written_down(Path(name), of, 600 if quick else 6000)
