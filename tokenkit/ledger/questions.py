@@ -64,6 +64,6 @@ def _asks(statement: duckdb.Statement) -> None:
 
 
 def why(error: BaseException) -> str:
-    """Return DuckDB's message as one line, without its stack and its drawing of the place."""
+    """Return DuckDB's message as one line, without its class, its stack and its drawing of the place."""
     text = str(error).split("\n\nLINE ", 1)[0].split("\n\nStack Trace", 1)[0]
-    return " ".join(text.split())
+    return " ".join(re.sub(r"^[A-Za-z ]+ Error: ", "", text).split())
