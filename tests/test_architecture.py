@@ -57,7 +57,7 @@ HOMES = {
     "httpx": "drivers",
     "aiohttp": "drivers",
     "urllib3": "drivers",
-    "sqlite3": "journal cache",
+    "sqlite3": "journal cache ledger",  # ledger: other tools' logs to import
     "duckdb": "ledger",
     "psycopg": "team",
     "numpy": "analysis",

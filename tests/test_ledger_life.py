@@ -134,8 +134,8 @@ def test_parquet_by_month_is_one_table(kit: Kit, tmp_path: Path) -> None:
         ([{"id": "1"}], "It is not clear"),
         ([{"id": "1", "model": "m"}], "it has no 'started_at'"),
         ([{"id": "1", "model": "m", "started_at": "yesterday"}], "Invalid isoformat"),
-        ([{"id": "1", "model": "m", "started_at": 1, "input_tokens": -4}], "no number of tokens"),
-        ([{"id": "1", "model": "m", "started_at": 1, "cost_usd": "much"}], ""),
+        ([{"id": "1", "model": "m", "started_at": 1, "input_tokens": -4}], "no whole number"),
+        ([{"id": "1", "model": "m", "started_at": 1, "cost_usd": "much"}], "'much' is no amount of USD"),
     ],
 )
 def test_a_bad_row_is_named_and_the_others_are_taken_in(kit: Kit, rows: list[Any], said: str) -> None:
@@ -167,8 +167,9 @@ def test_no_value_of_a_log_breaks_an_import(value: Any) -> None:
         for key in keys:
             if form == "otel" and not isinstance(value, list):
                 continue
-            rows, faults = read([{**row, key: value}], form)
-            assert len(rows) + len(faults) >= 0
+            faults: list[str] = []
+            rows = [row for batch in read([{**row, key: value}], form, faults) for row in batch]
+            assert rows or faults or form == "otel"
 
 
 def test_what_is_old_is_dropped_or_loses_its_texts_and_the_file_shrinks(kit: Kit) -> None:

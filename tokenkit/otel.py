@@ -56,13 +56,13 @@ def instrument(
             attributes={**about, **more},
         )
         inside = trace.set_span_in_context(span)
-        for attempt in receipt.attempts:
+        for number, attempt in enumerate(receipt.attempts, 1):
             child = tracer.start_span(
                 f"{receipt.operation} {attempt.model.partition('/')[2]}",
                 context=inside,
                 kind=trace.SpanKind.CLIENT,
                 start_time=attempt.started_at,
-                attributes=_of_attempt(receipt.operation, attempt),
+                attributes={**_of_attempt(receipt.operation, attempt), "tokenkit.attempt": number},
             )
             _fail(child, attempt.status, attempt.error)
             child.end(attempt.started_at + int(attempt.seconds * 10**9))

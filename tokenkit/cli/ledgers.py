@@ -18,7 +18,7 @@ def commands_of(commands: argparse._SubParsersAction[Parser]) -> None:
         {
             "verify": (_verify, "check that no receipt was changed"),
             "export": (_export, "write Parquet, CSV or JSONL, or a folder of Parquet by month"),
-            "import": (_import, "take in what LiteLLM, OpenTelemetry or a table has logged"),
+            "import": (_import, "take in what LiteLLM, OpenTelemetry, Langfuse, llm or a table has logged"),
             "retain": (_retain, "drop what is older"),
             "compact": (_compact, "give back the disk that dropped calls took"),
         },
@@ -26,7 +26,7 @@ def commands_of(commands: argparse._SubParsersAction[Parser]) -> None:
     ledger["export"].add_argument("path", type=Path)
     ledger["export"].add_argument("--otel", action="store_true", help="as OpenTelemetry spans (OTLP/JSON)")
     ledger["import"].add_argument("path", type=Path)
-    ledger["import"].add_argument("--format", dest="form", default=None, help="litellm, otel or table; guessed without")
+    ledger["import"].add_argument("--format", dest="form", default=None, help="litellm, otel, langfuse, llm or table; guessed without")
     ledger["retain"].add_argument("days", type=float, help="how many days to keep")
     ledger["retain"].add_argument("--texts", action="store_true", help="drop only prompts and answers")
     ledger["retain"].add_argument("--keep-journal", action="store_true", help="drop from the ledger alone")

@@ -181,14 +181,18 @@ class Ledger:
     def import_(
         self, source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], form: str | None = None
     ) -> Imported:
-        """Take in calls that were logged elsewhere: a file (JSON, JSON lines, CSV), or rows.
+        """Take in calls that were logged elsewhere: a file, a folder, or rows.
 
-        ``form`` is ``litellm`` (its spend logs), ``otel`` (OpenTelemetry GenAI spans), or ``table`` (our own column
-        names); without it, it is guessed. Rows are known by their id; the faults of those left out are in the result.
+        The file is JSON, JSON lines, CSV (any of them also as ``.gz``), Parquet, or a folder of Parquet as
+        :meth:`export` writes it; a data frame will do, too. ``form`` is ``litellm`` (spend logs, or what its callbacks
+        get), ``otel`` (OpenTelemetry GenAI spans), ``langfuse`` (its exports), ``llm`` (the ``logs.db`` of that tool),
+        or ``table`` (our own column names); without it, it is guessed. Rows are known by their id; the faults of those
+        left out are in the result. Raises UserError where nothing can be read.
         """
-        rows, faults = imports.read(Path(source) if isinstance(source, str | os.PathLike) else source, form)
-        new = self._changed(lambda connection: life.take_in(connection, rows), "take in calls")
-        return Imported(new, len({row["id"] for row in rows}) - new, tuple(faults))
+        faults: list[str] = []
+        rows = imports.read(Path(source) if isinstance(source, str | os.PathLike) else source, form, faults)
+        new, known = self._changed(lambda connection: life.take_in(connection, rows), "take in calls")
+        return Imported(new, known, tuple(faults))
 
     def retain(self, days: float, *, texts_only: bool = False, keep_journal: bool = False) -> Retained:
         """Drop what is older than ``days``, or only its prompts and answers; the ledger then has no more of it.

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenkit.ledger import files
-from tokenkit.ledger.imports import COLUMNS, Row
+from tokenkit.ledger.imports import tables
+from tokenkit.ledger.imports.values import Row
 
 if TYPE_CHECKING:
     import duckdb
 
-_NUMBERS = ("started_at_ns", "cost_nanos", *(name for name in COLUMNS if name.endswith("_tokens")))
+_WHOLE = ("started_at_ns", "cost_nanos", *tables.TOKENS)
+_SPLIT = ("seconds", "time_to_first_chunk")
+_YES_OR_NO = ("cached", "streamed")
+COLUMNS = ("id", "status", "model", "provider", *_WHOLE, *_SPLIT, *_YES_OR_NO, *tables.TEXTS)
+"""What is kept of a call that was logged elsewhere."""
 
-_TAKE_IN = """
+_NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
+_TAKE_IN = f"""
 CREATE OR REPLACE TEMP TABLE fresh AS
-SELECT row_number() OVER (ORDER BY started_at_ns DESC NULLS FIRST, id) AS place, rows.* EXCLUDE (began),
-       make_timestamp(started_at_ns // 1000) AT TIME ZONE 'UTC' AS began
-FROM rows WHERE id NOT IN (SELECT id FROM calls);
+SELECT row_number() OVER (ORDER BY started_at_ns DESC, id) AS place, * REPLACE
+  (coalesce(usage_source, CASE WHEN input_tokens IS NOT NULL THEN 'reported' END) AS usage_source)
+FROM (SELECT DISTINCT ON (id) * FROM incoming ORDER BY id, number DESC) WHERE id NOT IN (SELECT id FROM calls);
 INSERT INTO calls BY NAME
-SELECT least((SELECT min(seq) FROM calls), 0) - place AS seq, id, began AS started_at, started_at_ns, seconds,
-       time_to_first_chunk, status, operation, request_model, model, provider, response_model, finish_reason,
-       input_tokens, output_tokens, cache_read_input_tokens, cache_creation_input_tokens, reasoning_output_tokens,
-       CASE WHEN input_tokens IS NOT NULL THEN 'reported' END AS usage_source, cost_nanos, 1 AS tries, error_type,
-       error, cached, false AS streamed, "user", "session", endpoint_name, prompt, answer, imported
+SELECT least((SELECT min(seq) FROM calls), 0) - place AS seq,
+       make_timestamp(started_at_ns // 1000) AT TIME ZONE 'UTC' AS started_at, {_NAMES}, 1 AS tries
 FROM fresh ORDER BY place DESC;
 INSERT INTO attempts BY NAME
 SELECT c.seq, 1 AS position, c.model, c.provider, c.started_at, c.started_at_ns, c.seconds, c.time_to_first_chunk,
@@ -35,7 +38,9 @@ SELECT c.seq, 1 AS position, c.model, c.provider, c.started_at, c.started_at_ns,
        c.output_tokens, c.cache_read_input_tokens, c.cache_creation_input_tokens, c.reasoning_output_tokens,
        c.usage_source, c.cost_nanos
 FROM calls c JOIN fresh USING (id) ORDER BY seq;
-"""
+DROP TABLE incoming;
+DROP TABLE fresh;
+"""  # noqa: S608 (our own names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +62,57 @@ class Retained:
         return f"Retained(dropped {what}{self.calls:,} {calls} from before {self.before:%Y-%m-%d}; the journal {kept})"
 
 
-def take_in(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> int:
-    """Add rows that are not there yet, with numbers below those of the journal's calls; return how many were new."""
+def take_in(connection: duckdb.DuckDBPyConnection, batches: Iterable[list[Row]]) -> tuple[int, int]:
+    """Add rows that are not there yet, numbered below the journal's calls; return how many were new, and how many not.
+
+    All of it is one transaction: a file that turns out to be unreadable half-way leaves nothing behind.
+    """
+    connection.execute("BEGIN")
+    connection.execute(f"CREATE TEMP TABLE incoming AS SELECT 0::BIGINT AS number, {_NAMES} FROM calls LIMIT 0")  # noqa: S608
+    seen = 0
+    try:
+        for rows in batches:
+            connection.register("batch", _framed(rows, seen))
+            connection.execute("INSERT INTO incoming BY NAME SELECT * FROM batch")
+            connection.unregister("batch")
+            seen += len(rows)
+        ((different,),) = connection.execute("SELECT count(DISTINCT id) FROM incoming").fetchall()
+        before = _count(connection)
+        connection.execute(_TAKE_IN)
+        new = _count(connection) - before
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return new, different - new
+
+
+def _count(connection: duckdb.DuckDBPyConnection) -> int:
+    ((calls,),) = connection.execute("SELECT count(*) FROM calls").fetchall()
+    return int(calls)
+
+
+def _framed(rows: list[Row], seen: int) -> Any:
+    """Return rows as a data frame whose columns have one type each, whatever the first of them hold."""
     import pandas  # as in copying
 
-    unique = {row["id"]: row for row in rows}
-    frame = pandas.DataFrame({
-        name: pandas.Series([row.get(name) for row in unique.values()], dtype=_dtype(name)) for name in COLUMNS
-    })  # fmt: skip
-    frame["cached"] = frame["cached"].fillna(False).astype(bool)
-    frame["began"] = 0
-    connection.register("rows", frame)
-    connection.execute("BEGIN")
-    connection.execute(_TAKE_IN)
-    ((new,),) = connection.execute("SELECT count(*) FROM fresh").fetchall()
-    connection.execute("COMMIT")
-    return int(new)
+    def column(name: str) -> Any:
+        values = [row.get(name) for row in rows]
+        if name in _WHOLE:
+            return pandas.Series(values, dtype="Int64")
+        if name in _SPLIT:
+            return pandas.Series(values, dtype="float64")
+        if name in _YES_OR_NO:
+            return pandas.Series([bool(value) for value in values], dtype=bool)
+        return pandas.Series([None if value is None else _said(value) for value in values], dtype=object)
+
+    frame = pandas.DataFrame({name: column(name) for name in COLUMNS})
+    frame["number"] = range(seen, seen + len(rows))
+    return frame
 
 
-def _dtype(name: str) -> Any:
-    if name in _NUMBERS:
-        return "Int64"
-    return "float64" if name in ("seconds", "time_to_first_chunk") else object
+def _said(value: Any) -> str:
+    return str(value).encode(errors="replace").decode()  # a lone surrogate has no UTF-8
 
 
 def by_month(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
@@ -98,7 +132,8 @@ _ATTRIBUTES = (
     ("cache_creation_input_tokens", "gen_ai.usage.cache_creation.input_tokens"),
     ("reasoning_output_tokens", "gen_ai.usage.reasoning.output_tokens"),
     ("session", "gen_ai.conversation.id"), ("user", "user.id"), ("error_type", "error.type"),
-    ("finish_reason", "gen_ai.response.finish_reasons"),
+    ("finish_reason", "gen_ai.response.finish_reasons"), ("id", "tokenkit.receipt"), ("model", "tokenkit.model"),
+    ("cost_usd", "tokenkit.cost_usd"), ("endpoint_name", "tokenkit.endpoint"),
 )  # fmt: skip
 
 
@@ -124,7 +159,7 @@ def _span(row: tuple[Any, ...]) -> dict[str, Any]:
         if name == "finish_reason":
             kind: dict[str, Any] = {"arrayValue": {"values": [{"stringValue": value}]}}
         else:
-            kind = {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}
+            kind = {"intValue": str(value)} if isinstance(value, int) else {"stringValue": str(value)}
         attributes.append({"key": key, "value": kind})
     operation = next((v for (n, _), v in zip(_ATTRIBUTES, values, strict=True) if n == "operation"), "chat")
     model = next((v for (n, _), v in zip(_ATTRIBUTES, values, strict=True) if n == "request_model"), "")
