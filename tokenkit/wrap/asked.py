@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from tokenkit.tokens import count_messages, count_text
@@ -72,11 +71,13 @@ def messages_from(said: Any) -> tuple[Message, ...]:
     """Return what a caller wrote as messages, whichever SDK's words they are in."""
     if said is None:
         return ()
+    turns = said if isinstance(said, list | tuple) else [said]
     try:
-        return messages_of(said)
-    except Exception:
-        turns = said if isinstance(said, list | tuple) else [said]
-        return tuple(_turn(turn) for turn in turns if not isinstance(turn, int))
+        if not any(field(turn, "parts") for turn in turns):  # Google's word for content
+            return messages_of(said)
+    except Exception:  # words of another SDK, which are read one by one
+        turns = [turn for turn in turns if not isinstance(turn, int)]
+    return tuple(_turn(turn) for turn in turns)
 
 
 def words(value: Any, deep: int = 0) -> str:
@@ -96,12 +97,13 @@ def words(value: Any, deep: int = 0) -> str:
 
 def _turn(turn: Any) -> Message:
     role = field(turn, "role")
-    if isinstance(role, str) and role:
-        try:
-            return replace(messages_of([turn])[0], role=role)
-        except Exception:
-            return Message(role, words(turn))
-    return Message("user", words(turn))
+    if not isinstance(role, str) or not role:
+        return Message("user", words(turn))
+    try:
+        read = messages_of([turn])[0]
+    except Exception:  # as above
+        return Message(role, words(turn))
+    return read if read.content or read.tool_calls else Message(role, words(turn))
 
 
 def _places(kw: Mapping[str, Any]) -> tuple[Any, ...]:
