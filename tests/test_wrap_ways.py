@@ -284,6 +284,17 @@ def test_google_async(kit: tk.Kit, server: FaultServer, said: set[str]) -> None:
     client.close()
 
 
+def test_googles_embeddings(kit: tk.Kit, server: FaultServer, said: set[str]) -> None:
+    server.script(body(embeddings=[{"values": [0.5]}], embedding={"values": [0.5]}))
+    plain = google(server)
+    made = tk.track(plain, kit=kit).models.embed_content(model="gemini-embedding-001", contents=["one", "two"])
+    assert made.embeddings[0].values == [0.5]
+    assert used(last(kit))[::2] == ("ok", 0)
+    assert last(kit).operation == "embeddings"
+    assert not said
+    plain.close()
+
+
 def wide(name: str) -> str:
     """Say how wide a river is."""
     return f"{name}: 300 m"
@@ -365,6 +376,12 @@ def test_mocks_come_back_as_they_are(kit: tk.Kit) -> None:
     assert used(last(kit)) == ("ok", 3, 1, "reported")
     late = tk.tracked_completion(model="m", messages=ASKED, provider_client=waits, kit=kit, stream=True)
     assert asyncio.run(late) is whole  # asked for a stream, answered at once
+    parts = [N(choices=[N(delta=N(content=word), finish_reason=None)]) for word in ("Yes", ".")]
+    for said in (parts, {"choices": [{"message": {"content": "Yes."}}]}):
+        client = N(chat=N(completions=N(create=lambda said=said, **kw: said)))
+        made = tk.tracked_completion(model="m", messages=ASKED, provider_client=client, kit=kit, stream=True)
+        assert made is said
+        assert (last(kit).status, last(kit).answer) == ("ok", "Yes.")
 
 
 def test_messages_from_a_generator_are_read_once_and_all_sent(kit: tk.Kit, server: FaultServer) -> None:

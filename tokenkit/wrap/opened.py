@@ -7,7 +7,7 @@ is the client's own object: only what that reads from is heard, so every way of 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -62,10 +62,16 @@ def helper(manager: Any, begun: Callable[[], Call]) -> Any:
 
 
 def heard_stream(stream: Any, call: Call) -> Any:
-    """Return what stands in for a stream; None for what cannot be iterated."""
+    """Return what stands in for a stream; None for what is none, as where a mock answers at once."""
     if hasattr(type(stream), "__aiter__"):
         return _AsyncStream(stream, call)
-    return _Stream(stream, call) if hasattr(type(stream), "__iter__") else None
+    whole = isinstance(stream, str | bytes | Mapping) or hasattr(type(stream), "model_dump")
+    if isinstance(stream, list | tuple):  # all parts at once
+        for part in stream:
+            call.chunk(part)
+        call.written("ok", None)
+        return stream
+    return _Stream(stream, call) if hasattr(type(stream), "__iter__") and not whole else None
 
 
 def _entered(stream: Any, call: Call) -> Any:

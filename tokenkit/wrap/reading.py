@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import add
 from typing import Any, NamedTuple
 
@@ -56,7 +56,12 @@ _CHAT = _plainly(
 )
 
 _COMPLETION = {**_CHAT, "choices": _plainly("index finish_reason text")}
-_EMBEDDED = _plainly("model", usage=_plainly("prompt_tokens"), error=_plainly("message type code"))
+_EMBEDDED = _plainly(
+    "model",
+    usage=_plainly("prompt_tokens"),
+    usage_metadata=_plainly("prompt_token_count"),
+    error=_plainly("message type code"),
+)
 
 _TEXTS = _plainly("type text refusal")
 _ITEM = _plainly("type call_id name arguments", content=_TEXTS, summary=_TEXTS)
@@ -87,9 +92,11 @@ _USAGE_METADATA = _plainly(
 
 
 def _embedded(said: Mapping[str, Any]) -> Response:
-    """Read what an answer with vectors cost; the vectors themselves are the caller's."""
+    """Read what an answer with vectors cost; the vectors themselves are the caller's, and nothing was written."""
     used = count(record(said.get("usage")).get("prompt_tokens"))
-    usage = None if used is None else Usage(used, 0)
+    if used is None:
+        used = count(record(said.get("usage_metadata")).get("prompt_token_count"))
+    usage = Usage(used, 0)
     return Response("", model=word(said.get("model")), finish_reason="stop", usage=usage)
 
 
@@ -137,15 +144,18 @@ DIALECTS: Mapping[str, Dialect] = {
 
 def plain(value: Any, fields: Any, camel: bool = False) -> Any:
     """Return ``value`` as JSON has it, as far as ``fields`` name it; what is of another kind is left out."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
     if isinstance(value, Enum):
         value = value.value if isinstance(value.value, str) else value.name  # an older SDK numbers its enums
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, str | int | float):
         return value
     if isinstance(fields, Mapping):
         if _is_list(value):
             return [plain(one, fields, camel) for one in value]
-        found = ((name, plain(field(value, name), inner, camel)) for name, inner in fields.items())
-        return {_camel(name) if camel else name: one for name, one in found if one is not None}
+        found = ((name, one, inner) for name, inner in fields.items() if (one := field(value, name)) is not None)
+        read = ((name, plain(one, inner, camel)) for name, one, inner in found)
+        return {_camel(name) if camel else name: one for name, one in read if one is not None}
     if fields is any and (isinstance(value, Mapping) or _is_list(value)):
         return json.loads(json.dumps(_whole(value)))
     return None
@@ -154,14 +164,24 @@ def plain(value: Any, fields: Any, camel: bool = False) -> Any:
 def field(value: Any, name: str) -> Any:
     """Return a field of an object or a mapping; None where it has none, or will not give it."""
     try:
-        return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+        if isinstance(value, Mapping):
+            return value.get(name)
+        if type(extra := getattr(value, "__pydantic_extra__", None)) is dict:  # pydantic is slow to say that it has not
+            return vars(value).get(name, extra.get(name))
+        return getattr(value, name, None)
     except Exception:  # a property of somebody else's may raise anything
         return None
 
 
 def _is_list(value: Any) -> bool:
-    # A repeated field of protobuf is no list, but has its methods; a mock has all of them.
-    return isinstance(value, list | tuple) or (isinstance(value, Iterable) and hasattr(type(value), "insert"))
+    return _holds_items(type(value))  # type: ignore[arg-type]  # a class is hashable, Any's too
+
+
+@lru_cache(maxsize=512)
+def _holds_items(kind: type) -> bool:
+    # A repeated field of protobuf is no list, but has its methods; a mock has all of them. Asking a class of pydantic's
+    # for a name that it lacks takes longer than reading a chunk.
+    return issubclass(kind, list | tuple) or (issubclass(kind, Iterable) and hasattr(kind, "insert"))
 
 
 def _whole(value: Any) -> Any:

@@ -36,6 +36,8 @@ WAYS = (
     _way("models.generate_content_stream", "google", "gemini", "contents", streams=True),
     _way("aio.models.generate_content", "google", "gemini", "contents"),
     _way("aio.models.generate_content_stream", "google", "gemini", "contents", streams=True),
+    _way("models.embed_content", "google", "embeddings", "contents"),
+    _way("aio.models.embed_content", "google", "embeddings", "contents"),
     _way("chat.completions.parse", "openai", "openai", "messages"),
     _way("chat.completions.stream", "openai", "openai", "messages", opens=True),
     _way("beta.chat.completions.parse", "openai", "openai", "messages"),
