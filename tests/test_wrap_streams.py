@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
+import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -297,6 +301,49 @@ def test_a_stream_in_a_cycle_is_settled_when_garbage_is_collected_within_a_write
         time.sleep(0.01)
     assert [one.status for one in all_of(kit)] == ["cancelled"]
     client.close()
+
+
+LEFT_OPEN = """
+import sys, openai, tokenkit as tk
+from pathlib import Path
+kit = tk.Kit.simulated(pace=0, home=Path(sys.argv[2]))
+client = tk.track(openai.OpenAI(api_key="sk-test", base_url=sys.argv[1]), kit=kit)
+ask = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Name a river."}]}
+stream = client.chat.completions.create(**ask, stream=True)
+helper = client.chat.completions.stream(**ask)
+entered = helper.__enter__()
+print(next(stream).id, next(entered).type)
+"""
+
+
+def test_streams_still_open_at_the_end_of_everything_are_settled_and_hold_nothing_up(
+    tmp_path: Path, server: FaultServer
+) -> None:
+    pytest.importorskip("openai", reason="the openai SDK is not installed")
+    server.script(streamed(events(*[" the"] * 40), size=120, delay=0.002))
+    command = [sys.executable, "-c", LEFT_OPEN, f"{server.url}/v1", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "c1 chunk", "")
+    with tk.Kit.simulated(pace=0, home=tmp_path) as kit:
+        assert [used(one)[::3] for one in all_of(kit)] == [("cancelled", "estimated")] * 2
+
+
+def test_a_forked_child_leaves_its_parents_streams_alone(kit: tk.Kit, server: FaultServer) -> None:
+    server.script(streamed(events(" one", " two"), size=90))
+    client = openai(server)
+    stream = tk.tracked_completion(model="gpt-4o", messages=ASKED, provider_client=client, kit=kit, stream=True)
+    next(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the server's threads are not needed in the child
+        child = os.fork()
+    if child == 0:
+        stream._tk_call.left()
+        stream._tk_call.forgotten()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not all_of(kit)
+    assert len(list(stream)) == 3
+    assert [used(one)[:3] for one in all_of(kit)] == [("ok", 9, 2)]
 
 
 # Raw responses.

@@ -5,12 +5,15 @@ Nothing here raises but a budget that refuses, and the interrupts that are not e
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
+import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -41,6 +44,14 @@ PATIENCE = 0.5
 """Seconds that letting go of a stream waits for its receipt to be written."""
 
 _said: set[str] = set()
+_open: weakref.WeakSet[Call] = weakref.WeakSet()
+
+
+@atexit.register
+def _leave_open_streams() -> None:
+    """Write down what is still being read when the interpreter ends: after that, threads and modules are gone."""
+    for call in list(_open):
+        call.left()
 
 
 def warn(what: str, error: BaseException) -> None:
@@ -88,7 +99,7 @@ def _default(home: str) -> tuple[config.Config, Accounts]:
     return said, Accounts(lambda: journal, from_tables(said.budgets))
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One tracked call, from before it is made until its receipt is written. ``kw`` is what the client is told."""
 
@@ -100,6 +111,7 @@ class Call:
     session: str | None = None
     streamed: bool = False
     id: str = field(default_factory=new_id)
+    pid: int = field(default_factory=os.getpid)
     started_at: int = field(default_factory=time.time_ns)
     began: float = field(default_factory=time.perf_counter)
     first_chunk: float | None = None
@@ -176,6 +188,10 @@ class Call:
             self._noted(lambda: self._reckon(answer))
         self.written("ok", None)
 
+    def opened(self) -> None:
+        """Note that a stream has begun, which may still be open when everything ends."""
+        _open.add(self)
+
     def chunk(self, part: Any) -> None:
         """Take in one part of a stream."""
         if self.first_chunk is None:
@@ -199,19 +215,16 @@ class Call:
         Garbage is collected anywhere, in the middle of a write to the books too, where this thread would wait for
         itself: another one writes.
         """
-        if self.done:
+        if self.done or os.getpid() != self.pid or sys.is_finalizing():  # at the end no thread would start
             return
-        try:
-            writer = threading.Thread(target=self.left, name="tokenkit-forgotten", daemon=True)
-            writer.start()
-            writer.join(PATIENCE)
-        except RuntimeError:  # the interpreter ends, and starts no more threads
-            self.left()
+        writer = threading.Thread(target=self.left, name="tokenkit-forgotten", daemon=True)
+        writer.start()
+        writer.join(PATIENCE)
 
     def written(self, status: Status, stop: BaseException | None) -> None:
         """Write the receipt, once."""
         with self.lock:
-            if self.done:
+            if self.done or os.getpid() != self.pid:  # a forked child has not made this call
                 return
             self.done = True
         try:

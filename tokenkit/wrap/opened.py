@@ -90,6 +90,7 @@ class _Heard(Proxy):
         super().__init__(inner)
         self._tk_call = call
         self._tk_parts: Any = None
+        call.opened()
 
     def __getattr__(self, name: str) -> Any:
         found = super().__getattr__(name)
@@ -103,7 +104,7 @@ class _Heard(Proxy):
         return close
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # one that was never quite made
+        with suppress(AttributeError, RuntimeError):  # never quite made; no thread to be had any more
             self._tk_call.forgotten()
 
 
