@@ -16,12 +16,10 @@ from typing import Any
 
 import pytest
 from faults import FaultServer, completion, error, events, reply, streamed
+from wraps import ASKED, CLAUDE, all_of, anthropic, last, openai, serving, used
 
 import tokenkit as tk
 from tokenkit.errors import BudgetExceeded
-
-ASKED = [{"role": "user", "content": "Name a river."}]
-CLAUDE = "claude-sonnet-4-5"
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # the SDK's own, of a model's age
 
@@ -35,20 +33,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tk.Kit]:
     assert not said, "something of ours failed, and said so"
 
 
-@pytest.fixture
-def server() -> Iterator[FaultServer]:
-    with FaultServer() as made:
-        yield made
-
-
-def openai(server: FaultServer, name: str = "OpenAI", **more: Any) -> Any:
-    module = pytest.importorskip("openai", reason="the openai SDK is not installed")
-    return getattr(module, name)(api_key="sk-test", base_url=f"{server.url}/v1", **({"max_retries": 0} | more))
-
-
-def anthropic(server: FaultServer, name: str = "Anthropic") -> Any:
-    module = pytest.importorskip("anthropic", reason="the anthropic SDK is not installed")
-    return getattr(module, name)(api_key="sk-ant-test", base_url=server.url, max_retries=0)
+server = pytest.fixture(serving)
 
 
 def rows(*payloads: dict[str, Any]) -> bytes:
@@ -92,21 +77,6 @@ def response_events(*words: str) -> bytes:
     told += [{"type": "response.output_text.delta", **place, "delta": word, "logprobs": []} for word in words]
     told.append({"type": "response.completed", "response": responded("".join(words))})
     return rows(*({**one, "sequence_number": n} for n, one in enumerate(told)))
-
-
-def last(kit: tk.Kit) -> tk.Receipt:
-    found = kit.receipt()
-    assert found is not None
-    return found
-
-
-def all_of(kit: tk.Kit) -> list[tk.Receipt]:
-    return [tk.Receipt.from_json(entry.body) for entry in kit.journal.rows()]
-
-
-def used(receipt: tk.Receipt) -> tuple[str, int | None, int | None, str]:
-    assert receipt.usage is not None
-    return receipt.status, receipt.usage.input_tokens, receipt.usage.output_tokens, receipt.usage.source
 
 
 # Every way to read a helper's stream.
@@ -300,7 +270,6 @@ def test_a_stream_in_a_cycle_is_settled_when_garbage_is_collected_within_a_write
     while not all_of(kit) and time.monotonic() < give_up:
         time.sleep(0.01)
     assert [one.status for one in all_of(kit)] == ["cancelled"]
-    client.close()
 
 
 LEFT_OPEN = """
