@@ -320,3 +320,18 @@ def test_whatever_a_client_answers_the_caller_gets_that_very_object(kit: tk.Kit,
     before = len(kit.journal.rows())
     assert tk.tracked_completion(model="m", messages=ASKED, provider_client=client, kit=kit) is answer
     assert len(kit.journal.rows()) == before + 1
+
+
+@pytest.mark.filterwarnings("ignore:tokenkit could not")
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(ANSWERS, max_size=4), path=st.sampled_from(["chat.completions", "responses", "messages"]))
+def test_whatever_a_client_streams_the_caller_gets_those_very_objects(kit: tk.Kit, path: str, parts: list[Any]) -> None:
+    client = N(create=lambda **kw: iter(parts))
+    for folder in reversed(path.split(".")):
+        client = N(**{folder: client})
+    before = len(kit.journal.rows())
+    stream = tk.tracked_completion(model="m", messages=ASKED, provider_client=client, kit=kit, stream=True)
+    got = list(stream)
+    assert len(got) == len(parts)
+    assert all(one is part for one, part in zip(got, parts, strict=True))
+    assert len(kit.journal.rows()) == before + 1

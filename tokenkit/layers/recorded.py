@@ -48,7 +48,7 @@ def recorded(
 
                 def settled() -> Receipt:
                     receipt = charged(_freeze(request, trail, response, stop, started_at, clock() - began))
-                    return _redacted(receipt if store_prompts else replace(receipt, prompt=None, answer=None), redact)
+                    return redacted(receipt if store_prompts else replace(receipt, prompt=None, answer=None), redact)
 
                 _settle(trail, settled, write)
                 if isinstance(stop, TokenkitError | KeyboardInterrupt):
@@ -146,7 +146,8 @@ def transcript(messages: tuple[Message, ...]) -> str:
     return "\n\n".join(f"{message.role}: {message.text}" for message in messages)
 
 
-def _redacted(receipt: Receipt, redact: Callable[[Receipt], Receipt] | None) -> Receipt:
+def redacted(receipt: Receipt, redact: Callable[[Receipt], Receipt] | None) -> Receipt:
+    """Return a receipt as the caller's hook wants it kept; without its texts where the hook fails."""
     if redact is None:
         return receipt
     try:

@@ -1,20 +1,24 @@
 """tracked_completion: a call made by somebody else's client, in our books, and otherwise exactly as it was.
 
 The client is known by its shape, never imported: OpenAI's (``chat.completions.create``), Anthropic's
-(``messages.create``), Google's (``models.generate_content``), theirs for async code, and whatever looks like them. It
-retries by itself, so one call is one try here. Nothing of ours may break it: what goes wrong with counting or writing
-is said once, as a warning. Only a budget stops a call, which is what it is for.
+(``messages.create``), Google's (``models.generate_content``), theirs for async code, and whatever looks like them;
+``shapes`` lists all the methods that are counted. It retries by itself, so one call is one try here. Nothing of ours
+may break it: what goes wrong with counting or writing is said once, as a warning. Only a budget stops a call, which is
+what it is for.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tokenkit.wrap.asked import listed
 from tokenkit.wrap.calls import Call
-from tokenkit.wrap.shapes import MESSAGES, PATHS, found, method
+from tokenkit.wrap.opened import awaited, helper, taken
+from tokenkit.wrap.proxies import Client, Place
+from tokenkit.wrap.shapes import Way, method
 
 if TYPE_CHECKING:
     from tokenkit.kit import Kit
@@ -38,50 +42,47 @@ def tracked_completion(
     books are used. Raises what the client raises, BudgetExceeded before anything is sent, and UserError for a client of
     a shape that is not known.
     """
-    make, shape = method(provider_client)
-    return _tracked(make, Call(shape, provider_client, model, messages, kw, kit, endpoint_name, session))
-
-
-def _tracked(make: Callable[..., Any], call: Call) -> Any:
-    call.reserve()
-    try:
-        result = make(**call.arguments())
-    except BaseException as stop:
-        call.failed(stop)
-        raise
-    if inspect.isawaitable(result):
-        return call.awaited(result)
-    return call.taken(result)
+    make, way = method(provider_client, bool(kw.get("stream")))
+    if way.streams:
+        kw.pop("stream")  # its method says it already
+    said = {"model": model, way.asked: messages, **kw}
+    books = {"kit": kit, "endpoint_name": endpoint_name, "session": session}
+    return _counted(provider_client, books, make, way, (), said)
 
 
 def track(client: Any, *, kit: Kit | None = None, endpoint_name: str | None = None) -> Any:
-    """Return a client that works like ``client`` and whose completions go through ``tracked_completion``."""
-    method(client)  # a client of no known shape is refused now
-    instead: dict[tuple[str, ...], Callable[..., Any]] = {}
-    for shape, path in PATHS.items():
-        if (make := found(client, shape)) is not None:
-            instead[path] = partial(_by_keywords, client, shape, make, kit, endpoint_name)
-    return _Proxy(client, instead)
+    """Return a client that works like ``client``, and writes a receipt for every call that costs money.
+
+    Raises UserError for a client of a shape that is not known.
+    """
+    method(client)  # refused now rather than at the first call
+    books = {"kit": kit, "endpoint_name": endpoint_name}
+    return Client(client, Place(partial(_counted, client, books)))
 
 
-def _by_keywords(
-    client: Any, shape: str, make: Callable[..., Any], kit: Kit | None, endpoint_name: str | None, /, **kw: Any
+def _counted(
+    client: Any, books: dict[str, Any], make: Callable[..., Any], way: Way, args: tuple[Any, ...], kw: dict[str, Any]
 ) -> Any:
-    model, messages = kw.pop("model", None), kw.pop(MESSAGES[shape], None)
-    if model is None or messages is None:
-        return make(**kw)  # the client knows best how to refuse this
-    return _tracked(make, Call(shape, client, model, messages, kw, kit, endpoint_name, None))
+    if not ({"model", "prompt", way.asked} & kw.keys()) or kw.get("response_id"):
+        return make(*args, **kw)  # the client knows best how to refuse this; an answer of before is paid for
+    kw = listed(kw, way.asked)
+    begun = partial(Call, way, client, kw, streamed=way.streams or way.opens or bool(kw.get("stream")), **books)
+    if way.opens:
+        return helper(make(*args, **kw), begun)
+    call = begun()
+    if _sends_when_awaited(make):
+        return awaited(make(*args, **kw), call, held=False)
+    call.reserve()
+    try:
+        result = make(*args, **kw)
+    except BaseException as stop:
+        call.failed(stop)
+        raise
+    return awaited(result, call, held=True) if inspect.isawaitable(result) else taken(result, call)
 
 
-class _Proxy:
-    """An object some of whose methods, reached by their paths, are others; everything else is the original's."""
-
-    def __init__(self, inner: Any, instead: Mapping[tuple[str, ...], Callable[..., Any]]) -> None:
-        self._inner, self._instead = inner, instead
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if (name,) in self._instead:
-            return self._instead[(name,)]
-        within = {path[1:]: work for path, work in self._instead.items() if path[0] == name}
-        return _Proxy(found, within) if within else found
+def _sends_when_awaited(make: Callable[..., Any]) -> bool:
+    try:
+        return inspect.iscoroutinefunction(inspect.unwrap(make))
+    except Exception:  # somebody else's object may raise anything when it is looked at
+        return False

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from enum import Enum
+from functools import lru_cache, reduce
+from operator import add
 from typing import Any, NamedTuple
 
 from tokenkit.errors import ProtocolError, ProviderError
-from tokenkit.providers import anthropic, gemini, openai, responses
+from tokenkit.providers import anthropic, completions, gemini, openai, responses
 from tokenkit.providers.base import Feed, gather
-from tokenkit.providers.shapes import record
+from tokenkit.providers.shapes import body_of, count, record, word
 from tokenkit.types import Delta, Response, Usage
 
 Fields = Mapping[str, Any]
@@ -22,13 +25,17 @@ Fields = Mapping[str, Any]
 
 
 class Dialect(NamedTuple):
-    """How one kind of answer is read. ``usage`` reads the figures alone, where the rest is beyond us."""
+    """How one kind of answer is read. ``usage`` reads the figures alone, where the rest is beyond us.
+
+    ``rounds``: the client asks again by itself, so that one stream holds several answers, each with its usage.
+    """
 
     fields: Fields
     decode: Callable[[bytes], Response]
     feed: Callable[[], Feed]
     usage: Callable[[Mapping[str, Any]], Usage | None]
     camel: bool = False
+    rounds: bool = False
 
 
 def _plainly(names: str, **inner: Any) -> Fields:
@@ -45,6 +52,14 @@ _CHAT = _plainly(
         prompt_tokens_details=_plainly("cached_tokens cache_write_tokens"),
         completion_tokens_details=_plainly("reasoning_tokens"),
     ),
+    error=_plainly("message type code"),
+)
+
+_COMPLETION = {**_CHAT, "choices": _plainly("index finish_reason text")}
+_EMBEDDED = _plainly(
+    "model",
+    usage=_plainly("prompt_tokens"),
+    usage_metadata=_plainly("prompt_token_count"),
     error=_plainly("message type code"),
 )
 
@@ -75,6 +90,16 @@ _USAGE_METADATA = _plainly(
     "cached_content_token_count"
 )
 
+
+def _embedded(said: Mapping[str, Any]) -> Response:
+    """Read what an answer with vectors cost; the vectors themselves are the caller's, and nothing was written."""
+    used = count(record(said.get("usage")).get("prompt_tokens"))
+    if used is None:
+        used = count(record(said.get("usage_metadata")).get("prompt_token_count"))
+    usage = Usage(used, 0)
+    return Response("", model=word(said.get("model")), finish_reason="stop", usage=usage)
+
+
 DIALECTS: Mapping[str, Dialect] = {
     "openai": Dialect(_CHAT, openai.decode, openai.feed, lambda said: openai.usage_of(said.get("usage"))),
     "responses": Dialect(
@@ -82,7 +107,13 @@ DIALECTS: Mapping[str, Dialect] = {
         {**_plainly("type delta output_index", item=_ITEM, response=_RESPONSE), **_RESPONSE},
         responses.decode,
         responses.feed,
-        lambda said: responses.usage_of(said.get("usage")),
+        lambda said: responses.usage_of(said.get("usage") or record(said.get("response")).get("usage")),
+    ),
+    "completions": Dialect(
+        _COMPLETION, completions.decode, completions.feed, lambda said: openai.usage_of(said.get("usage"))
+    ),
+    "embeddings": Dialect(
+        _EMBEDDED, lambda body: _embedded(body_of(body)), openai.feed, lambda said: _embedded(said).usage
     ),
     "anthropic": Dialect(
         {
@@ -105,6 +136,7 @@ DIALECTS: Mapping[str, Dialect] = {
         gemini.feed,
         lambda said: gemini.usage_of(record(said.get("usageMetadata")), final=True),
         camel=True,
+        rounds=True,
     ),
 }
 """By the name of the shape."""
@@ -112,27 +144,44 @@ DIALECTS: Mapping[str, Dialect] = {
 
 def plain(value: Any, fields: Any, camel: bool = False) -> Any:
     """Return ``value`` as JSON has it, as far as ``fields`` name it; what is of another kind is left out."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
     if isinstance(value, Enum):
         value = value.value if isinstance(value.value, str) else value.name  # an older SDK numbers its enums
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, str | int | float):
         return value
     if isinstance(fields, Mapping):
         if _is_list(value):
             return [plain(one, fields, camel) for one in value]
-        found = ((name, plain(_field(value, name), inner, camel)) for name, inner in fields.items())
-        return {_camel(name) if camel else name: one for name, one in found if one is not None}
+        found = ((name, one, inner) for name, inner in fields.items() if (one := field(value, name)) is not None)
+        read = ((name, plain(one, inner, camel)) for name, one, inner in found)
+        return {_camel(name) if camel else name: one for name, one in read if one is not None}
     if fields is any and (isinstance(value, Mapping) or _is_list(value)):
         return json.loads(json.dumps(_whole(value)))
     return None
 
 
-def _field(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+def field(value: Any, name: str) -> Any:
+    """Return a field of an object or a mapping; None where it has none, or will not give it."""
+    try:
+        if isinstance(value, Mapping):
+            return value.get(name)
+        if type(extra := getattr(value, "__pydantic_extra__", None)) is dict:  # pydantic is slow to say that it has not
+            return vars(value).get(name, extra.get(name))
+        return getattr(value, name, None)
+    except Exception:  # a property of somebody else's may raise anything
+        return None
 
 
 def _is_list(value: Any) -> bool:
-    # A repeated field of protobuf is no list, but has its methods; a mock has all of them.
-    return isinstance(value, list | tuple) or (isinstance(value, Iterable) and hasattr(type(value), "insert"))
+    return _holds_items(type(value))  # type: ignore[arg-type]  # a class is hashable, Any's too
+
+
+@lru_cache(maxsize=512)
+def _holds_items(kind: type) -> bool:
+    # A repeated field of protobuf is no list, but has its methods; a mock has all of them. Asking a class of pydantic's
+    # for a name that it lacks takes longer than reading a chunk.
+    return issubclass(kind, list | tuple) or (issubclass(kind, Iterable) and hasattr(kind, "insert"))
 
 
 def _whole(value: Any) -> Any:
@@ -150,25 +199,39 @@ def _camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
+def is_raw(result: Any) -> bool:
+    """Return whether this is an SDK's raw response, which gives the answer when it is told to parse itself."""
+    return field(result, "http_response") is not None and hasattr(type(result), "parse")
+
+
 class Hearing:
     """What has come of one answer, whole or in parts; ``refused`` is the provider's own word that it failed."""
 
-    def __init__(self, shape: str) -> None:
-        self._dialect = DIALECTS[shape]
+    def __init__(self, dialect: str) -> None:
+        self._dialect = DIALECTS[dialect]
         self._feed = self._dialect.feed()
-        self._deltas: list[Delta] = []
+        self._rounds: list[list[Delta]] = [[]]
         self._whole: Response | None = None
         self.refused: ProviderError | None = None
 
     @property
     def begun(self) -> bool:
         """Whether anything has come."""
-        return self._whole is not None or bool(self._deltas)
+        return self._whole is not None or self._rounds != [[]]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer has come to its end, read to there or not."""
+        return self._whole is not None or self.response.finish_reason is not None
 
     @property
     def response(self) -> Response:
         """What came so far: empty, where nothing did."""
-        return self._whole if self._whole is not None else gather(self._deltas)
+        if self._whole is not None:
+            return self._whole
+        answer = gather(delta for deltas in self._rounds for delta in deltas)
+        used = [usage for deltas in self._rounds if (usage := gather(deltas).usage) is not None]
+        return answer if len(used) < 2 else replace(answer, usage=reduce(add, used))
 
     def whole(self, answer: Any) -> None:
         """Take in a whole answer. Raises ProtocolError for one of another shape, its usage kept where it has one."""
@@ -176,7 +239,7 @@ class Hearing:
         try:
             self._whole = self._dialect.decode(json.dumps(said).encode())
         except ProviderError as error:
-            text, usage = _field(answer, "text"), self._dialect.usage(record(said))
+            text, usage = field(answer, "text"), self._dialect.usage(record(said))
             self._whole = Response(text if isinstance(text, str) else "", usage=usage)
             if isinstance(error, ProtocolError):
                 if usage is None and not self._whole.text:
@@ -188,9 +251,19 @@ class Hearing:
         """Take in one part of a stream. Raises ProtocolError for one of another shape."""
         said = plain(chunk, self._dialect.fields, self._dialect.camel)
         try:
-            self._deltas += self._feed(b"data: " + json.dumps(said).encode() + b"\n\n")
+            deltas = self._feed(b"data: " + json.dumps(said).encode() + b"\n\n")
         except ProtocolError:
             raise
         except ProviderError as error:
-            self._deltas.append(Delta(usage=self._dialect.usage(record(said))))
+            deltas = [Delta(usage=self._dialect.usage(record(said)))]
             self.refused = error
+        for delta in deltas:
+            if self._dialect.rounds and _begins_anew(self._rounds[-1], delta):
+                self._rounds.append([])
+            self._rounds[-1].append(delta)
+
+
+def _begins_anew(deltas: list[Delta], delta: Delta) -> bool:
+    """Return whether a delta is of another answer than those before, which had ended."""
+    ended = any(one.finish_reason is not None for one in deltas)
+    return ended and delta.id is not None and all(one.id != delta.id for one in deltas)
