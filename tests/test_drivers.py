@@ -122,7 +122,7 @@ def test_a_deadline_holds_against_hang_and_drip(run: Any, behaviour: Any, server
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded) as caught:
         run(lambda: asking(server.url, deadline=0.4))
-    assert 0.35 < time.monotonic() - began < 0.4 + 0.25
+    assert 0.35 < time.monotonic() - began < 0.4 + faults.SLACK
     assert_clean(caught.value)
 
 
@@ -132,7 +132,7 @@ def test_a_deadline_holds_against_a_server_that_does_not_accept(run: Any) -> Non
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         run(lambda: asking(url, deadline=0.4))
-    assert time.monotonic() - began < 0.4 + 0.25
+    assert time.monotonic() - began < 0.4 + faults.SLACK
     for sock in kept:
         sock.close()
 
@@ -220,7 +220,7 @@ def test_an_interrupt_stops_a_blocking_read_at_once_and_reaches_the_flow(server:
     finally:
         signal.signal(signal.SIGINT, before)
         timer.join()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 0.2 + faults.SLACK
     assert isinstance(ended[0], KeyboardInterrupt)
     assert_clean(caught.value)
 
@@ -278,7 +278,7 @@ def test_cancelled_calls_do_not_wear_out_the_pool(server: FaultServer) -> None:
         await world.aclose()
         return time.monotonic() - began
 
-    assert asyncio.run(main()) < 3  # a tenth of a second on a quiet machine
+    assert asyncio.run(main()) < 5 + faults.SLACK  # their deadline; a tenth of a second on a quiet machine
 
 
 @pytest.mark.parametrize("times", [3])

@@ -187,9 +187,9 @@ def test_several_addresses_share_the_time_there_is(monkeypatch: pytest.MonkeyPat
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         in_sync(lambda: asking("http://scripted.test", deadline=0.3))
-    assert time.monotonic() - began < 0.3 + 0.25
+    assert time.monotonic() - began < 0.3 + faults.SLACK
     resolving(monkeypatch, lambda: addresses(dead, int(server.url.rpartition(":")[2])))
-    assert in_sync(lambda: asking("http://scripted.test", deadline=0.6)).text == OK.decode()
+    assert in_sync(lambda: asking("http://scripted.test", deadline=2)).text == OK.decode()
     for sock in kept:
         sock.close()
 
@@ -198,7 +198,7 @@ def test_a_resolver_that_hangs_stops_neither_deadline_nor_interrupt(monkeypatch:
     release = threading.Event()
 
     def hang() -> list[Any]:
-        release.wait(5)
+        release.wait(2 + 2 * faults.SLACK)
         return []
 
     resolving(monkeypatch, hang)
@@ -216,7 +216,7 @@ def test_a_resolver_that_hangs_stops_neither_deadline_nor_interrupt(monkeypatch:
         signal.signal(signal.SIGINT, before)
         timer.join()
         release.set()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 0.5 + 2 * faults.SLACK
 
 
 # Connections that were kept.
@@ -376,7 +376,7 @@ def test_a_server_that_never_greets_back_is_left_at_the_deadline(run: Any) -> No
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             run(lambda: asking(f"https://127.0.0.1:{listener.getsockname()[1]}", deadline=0.3))
-        assert time.monotonic() - began < 0.3 + 0.25
+        assert time.monotonic() - began < 0.3 + faults.SLACK
 
 
 def test_plain_http_needs_no_tls_context(server: FaultServer) -> None:

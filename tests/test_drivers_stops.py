@@ -48,7 +48,7 @@ def interrupted(work: Callable[[], object], after: float = 0.2) -> KeyboardInter
     finally:
         signal.signal(signal.SIGINT, before)
         timer.join()
-    assert time.monotonic() - began < after + 1
+    assert time.monotonic() - began < after + faults.SLACK
     return caught.value
 
 
@@ -92,7 +92,7 @@ def test_a_cancel_comes_through_at_once_and_clean(behaviour: faults.Behaviour, s
         task.cancel()
         began = time.monotonic()
         (stop,) = await asyncio.gather(task, return_exceptions=True)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < faults.SLACK
         assert (await adrive(asking(server.url), world)).text == OK.decode()
         await world.aclose()
         return stop

@@ -51,7 +51,7 @@ def test_a_fault_beneath_your_client_is_an_error_of_ours(
     began = time.monotonic()
     with caplog.at_level(logging.DEBUG), pytest.raises(TokenkitError) as caught:
         run(server.url, whole=whole, deadline=0.4)  # type: ignore[operator]
-    assert time.monotonic() - began < 0.4 + 0.25
+    assert time.monotonic() - began < 0.4 + faults.SLACK
     assert isinstance(caught.value, DeadlineExceeded) == (name in ("drip_body", "hang"))
     assert_clean(caught.value)
     assert CANARY not in caplog.text
@@ -64,7 +64,7 @@ def test_a_hang_in_mid_body_ends_at_the_deadline(server: FaultServer) -> None:
         sock.sendall(faults.head(200, 100))  # type: ignore[attr-defined]
         time.sleep(0.3)
         sock.sendall(b"x" * 50)  # type: ignore[attr-defined]
-        time.sleep(2)
+        time.sleep(1 + faults.SLACK)
         return False
 
     for run in (in_sync, in_async):
@@ -72,7 +72,7 @@ def test_a_hang_in_mid_body_ends_at_the_deadline(server: FaultServer) -> None:
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             run(server.url, whole=False, deadline=0.6)
-        assert time.monotonic() - began < 0.6 + 0.25
+        assert time.monotonic() - began < 0.6 + faults.SLACK
 
 
 def test_cancelled_calls_do_not_wear_out_your_clients_pool(server: FaultServer) -> None:

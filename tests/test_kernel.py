@@ -180,6 +180,7 @@ def test_a_mistake_is_one_line(fresh: Kernel, code: str, said: str) -> None:
 
 
 def test_a_mistake_stops_run_all_as_any_error_does(fresh: Kernel) -> None:
+    fresh.send("import time; time.sleep(1)")  # so that the next two are both waiting when it is their turn
     wrong = fresh.send("%%route --modle x\nhi")
     after = fresh.send("after = 1")
     fresh.wait(wrong)
