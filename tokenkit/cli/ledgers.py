@@ -27,9 +27,7 @@ def commands_of(commands: argparse._SubParsersAction[Parser]) -> None:
     ledger["export"].add_argument("path", type=Path)
     ledger["export"].add_argument("--otel", action="store_true", help="as OpenTelemetry spans (OTLP/JSON)")
     ledger["import"].add_argument("path", type=Path)
-    ledger["import"].add_argument(
-        "--format", dest="form", default=None, help=f"{", ".join(FORMS)}; guessed without"
-    )
+    ledger["import"].add_argument("--format", dest="form", default=None, help=f"{', '.join(FORMS)}; guessed without")
     ledger["retain"].add_argument("days", type=float, help="how many days to keep")
     ledger["retain"].add_argument("--texts", action="store_true", help="drop only prompts and answers")
     ledger["retain"].add_argument("--keep-journal", action="store_true", help="drop from the ledger alone")
