@@ -32,7 +32,12 @@ def test_a_prompt_answers_on_stdout_and_is_counted(tmp_path: Path) -> None:
     assert "at most" in dry.stdout
     assert "simulated/swift" in run("stats", home=tmp_path).stdout
     assert "ada" in run("stats", "--by", "user", home=tmp_path).stdout
-    assert "All 2 receipts" in run("ledger", "verify", home=tmp_path).stdout
+    said = run("ledger", "verify", home=tmp_path).stdout
+    assert "All 2 receipts" in said
+    head = said.split()[-1]
+    assert run("ledger", "verify", "--head", head, home=tmp_path).returncode == 0
+    other = run("ledger", "verify", "--head", "ab" * 32, home=tmp_path)
+    assert (other.returncode, "No row has the head" in other.stdout) == (1, True)
     assert run("ledger", "export", "calls.csv", home=tmp_path).returncode == 0
     assert (tmp_path / "calls.csv").read_text().count("\n") == 3
     assert "weight" in run("model", "list", home=tmp_path).stdout

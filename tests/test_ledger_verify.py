@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenkit.errors import UserError
 from tokenkit.journal import GENESIS, Journal
 from tokenkit.ledger import Ledger
 from tokenkit.ledger.chain import verify
@@ -177,3 +178,28 @@ def test_a_flipped_bit_is_never_answered_with_a_wrong_yes(image, tmp_path_factor
         assert found.seq >= 1
     journal.close()
     intact.close()
+
+
+def test_a_head_noted_elsewhere_shows_a_cut_end_and_a_chain_written_anew(image: Path, tmp_path: Path) -> None:
+    journal = copy_of(image, tmp_path)
+    noted = verify(journal).head
+    assert verify(journal, head=noted)
+    journal.write(Receipt(new_id(), 10**18, 0.5, "ok", "auto"))
+    assert verify(journal, head=noted), "rows that came later are no fault"
+    spoil(journal, ("DELETE FROM receipts WHERE seq >= ?", (ROWS,)))
+    assert verify(journal), "a chain alone cannot know its end"
+    found = verify(journal, head=noted)
+    assert (found.fault, bool(found)) == ("cut", False)
+    assert noted[:16] in str(found)
+    journal.write(Receipt(new_id(), 10**18, 0.5, "ok", "auto"))
+    assert not verify(journal, head=noted), "another row in its place is not that row"
+
+
+def test_the_head_of_an_empty_journal_is_in_every_journal(image: Path, tmp_path: Path) -> None:
+    assert verify(copy_of(image, tmp_path), head=GENESIS.hex())
+
+
+@pytest.mark.parametrize("head", ["", "abc", "xyz", "00" * 31])
+def test_what_is_no_head_is_one_sentence(image: Path, tmp_path: Path, head: str) -> None:
+    with pytest.raises(UserError, match="64 hex digits"):
+        verify(copy_of(image, tmp_path), head=head)

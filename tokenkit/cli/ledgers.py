@@ -24,6 +24,7 @@ def commands_of(commands: argparse._SubParsersAction[Parser]) -> None:
             "compact": (_compact, "give back the disk that dropped calls took"),
         },
     )
+    ledger["verify"].add_argument("--head", help="a head noted earlier, which a row must still have")
     ledger["export"].add_argument("path", type=Path)
     ledger["export"].add_argument("--otel", action="store_true", help="as OpenTelemetry spans (OTLP/JSON)")
     ledger["import"].add_argument("path", type=Path)
@@ -35,8 +36,10 @@ def commands_of(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def _verify(said: argparse.Namespace) -> int:
     with kit_of(said) as kit:
-        verdict = kit.ledger.verify()
+        verdict = kit.ledger.verify(said.head)
         print(verdict)
+        if verdict:
+            print(f"head {verdict.head}")
         return 0 if verdict else 1
 
 

@@ -134,10 +134,14 @@ class Ledger:
             parameters,
         )
 
-    def verify(self) -> chain.Verification:
-        """Check that the journal is what was written, and still has all that was copied; names the first bad row."""
+    def verify(self, head: str | None = None) -> chain.Verification:
+        """Check that the journal is what was written, and still has all that was copied; names the first bad row.
+
+        ``head`` is one noted earlier (``verify().head``, 64 hex digits) and kept where nobody who can write the journal
+        can: that row must still be there, so that neither a cut end nor a chain written anew goes unseen.
+        """
         known = self._watermark()
-        return chain.verify(self.journal, [known] if known else ())
+        return chain.verify(self.journal, [known] if known else (), head)
 
     def _watermark(self) -> tuple[int, bytes] | None:
         """Return the number and hash of the journal's last row that is in the file; None where that cannot be read."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tokenkit.errors import LedgerError
+from tokenkit.errors import LedgerError, UserError
 from tokenkit.journal import GENESIS, Entry, Journal, beginning, vouched
 
 PAGE = 500  # rows read at a time
@@ -48,8 +48,33 @@ class Verification:
         return self.message
 
 
-def verify(journal: Journal, known: Iterable[tuple[int, bytes]] = ()) -> Verification:
-    """Check the whole journal, and that it still has the rows ``known`` from elsewhere as ``(seq, hash)``."""
+def verify(journal: Journal, known: Iterable[tuple[int, bytes]] = (), head: str | None = None) -> Verification:
+    """Check the whole journal, and that it still has the rows ``known`` from elsewhere as ``(seq, hash)``.
+
+    ``head`` is a hash in hex that some row must have. Raises UserError where it is none.
+    """
+    wanted = None if head is None else _digest(head)
+    verdict = _walked(journal, known)
+    if not verdict or wanted is None or wanted == GENESIS or journal.find(wanted) is not None:
+        return verdict
+    message = (
+        f"No row has the head {wanted.hex()[:16]}… that was noted: rows up to it were cut off, let go or written anew, "
+        "or it is another journal's."
+    )
+    return Verification(verdict.rows, verdict.head, "cut", None, message, verdict.let_go)
+
+
+def _digest(head: str) -> bytes:
+    try:
+        digest = bytes.fromhex(head)
+    except ValueError:
+        digest = b""
+    if len(digest) != len(GENESIS):
+        raise UserError(f"A head has 64 hex digits, as verify().head gives them; {head!r} is none.")
+    return digest
+
+
+def _walked(journal: Journal, known: Iterable[tuple[int, bytes]]) -> Verification:
     heads = {seq: digest for seq, digest in known if seq}
     first, seq, rows, prev = 0, 0, 0, GENESIS
     unvouched: bytes | None = None
