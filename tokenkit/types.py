@@ -255,10 +255,16 @@ def messages_of(prompt: Prompt, system: str | None = None) -> tuple[Message, ...
         return (*head, prompt)
     if isinstance(prompt, Mapping):
         return (*head, _message(prompt, 0))
+    if not isinstance(prompt, Iterable) or isinstance(prompt, bytes):
+        raise UserError(f"A prompt is a text, a message or a list of messages, not {_kind(prompt)}.")
     messages = tuple(_message(item, i) for i, item in enumerate(prompt))
     if not messages:
         raise UserError("The list of messages is empty: there is nothing to send.")
     return head + messages
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"{type(value).__name__} {value!r:.40}"
 
 
 def _message(item: Any, position: int) -> Message:
@@ -270,6 +276,8 @@ def _message(item: Any, position: int) -> Message:
         raise UserError(
             f"Message {position} needs a 'role' and 'content', as in {{'role': 'user', 'content': 'Hello'}}."
         )
+    if "content" not in item and not item.get("tool_calls"):
+        raise UserError(f"Message {position} (role {item['role']!r}) has no 'content'.")
     calls = tuple(
         ToolCall(c.get("id", ""), c["function"]["name"], _as_json(c["function"].get("arguments", "")))
         for c in item.get("tool_calls") or ()

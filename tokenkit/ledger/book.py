@@ -165,6 +165,8 @@ class Ledger:
             raise UserError(
                 f"Cannot export to {target.name!r}: name a file that ends in {', '.join(FORMATS)}, or a folder."
             )
+        if not target.parent.is_dir():
+            raise UserError(f"Cannot export to {target}: there is no folder {target.parent}.")
         try:
             # In a folder that is only ours, because DuckDB makes files with the umask's mode.
             with self._opened() as connection, TemporaryDirectory(dir=target.parent, prefix=".tokenkit-") as folder:
