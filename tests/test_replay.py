@@ -138,7 +138,7 @@ def test_an_empty_an_imported_and_a_hostile_log_replay_to_something_sane() -> No
         kit.call("Hello", max_tokens=5)
         found = kit.replay(weights={"tiny": 10})
         assert (found.calls, found.slider.cube.skipped) == (1, 1)
-        assert "1 calls were not planned" in found._repr_html_()
+        assert "1 call was not planned" in found._repr_html_()
         assert "<script>" not in found._repr_html_()
         gone = kit.catalog.__class__([m for m in kit.models if m.name != "sage"])
         kit.catalog = gone

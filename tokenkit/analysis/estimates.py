@@ -125,6 +125,25 @@ def doubly_robust(
     return estimate(log, "doubly_robust", value, interval(value, influence, effective_size(log), log.ends, level))
 
 
+def as_logged(
+    actions: ArrayLike, models: int, outcomes: ArrayLike, *, bounds: Bounds | None = None, level: float = 0.95
+) -> Estimate:
+    """Estimate the mean outcome of the calls as they were made: nothing is reweighted but what is not known.
+
+    ``models`` is how many there are, the rest is as for :func:`ips`.
+    """
+    import numpy as np
+
+    taken = np.asarray(actions, dtype=np.int64)
+    log = read(taken, np.ones(len(taken)), np.eye(models)[taken], outcomes, bounds)
+    refused = refusal(log, "mean of the log")
+    if refused is not None:
+        return refused
+    value, influence = scored(log, None)
+    around = interval(value, influence, effective_size(log), log.ends, level)
+    return estimate(log, "mean of the log", value, around)
+
+
 def refusal(log: Log, method: str) -> Estimate | None:
     """Return an estimate without a value when the log has too little in common with the target, else None."""
     why = no_overlap(log)
