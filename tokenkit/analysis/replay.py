@@ -18,8 +18,8 @@ from tokenkit import _html
 from tokenkit.analysis.cube import Class, Cube, cube
 from tokenkit.analysis.logged import OUTCOMES, Logged
 from tokenkit.analysis.tables import table
-from tokenkit.catalog import Catalog, Model, UnknownModel
-from tokenkit.errors import UserError
+from tokenkit.catalog import Catalog, Model
+from tokenkit.errors import UnknownModel, UserError
 from tokenkit.ledger.book import Ledger
 from tokenkit.money import Nanos, show_usd, usd
 from tokenkit.route import Policy, softmax
@@ -108,6 +108,18 @@ class Slider:
             if one.chosen is not None
         )
 
+    @cached_property
+    def singles(self) -> list[tuple[str, Nanos]]:
+        """Each priced model that alone could have taken nearly every call, the cheapest a call first; and its price."""
+        found = []
+        for place, name in enumerate(self.cube.models):
+            able = [one for one in self.cube.classes if place in one.eligible]
+            if able and all(place in one.costs for one in able):
+                found.append((sum(one.calls for one in able), sum(one.costs[place] for one in able), name))
+        most = max((calls for calls, _, _ in found), default=0)
+        fit = sorted((nanos / calls, nanos, name) for calls, nanos, name in found if calls >= 0.99 * most)
+        return [(name, nanos) for _, nanos, name in fit]
+
     def odds(self, one: Class, policy: Policy, models: Sequence[str] | None = None) -> dict[int, float]:
         """Return the probability with which a policy puts each eligible model of a class first."""
         able = [p for p in self._order if p in one.eligible and (models is None or _named(self.cube.models[p], models))]
@@ -179,22 +191,10 @@ class Replay:
         """List price in USD as this policy would have chosen."""
         return usd(self.after.total)
 
-    @cached_property
+    @property
     def best_single(self) -> tuple[str, Decimal | None] | None:
         """The cheapest model that alone could have taken nearly every call (99 % of what any could), and its price."""
-        return self._singles[0] if self._singles else None
-
-    @cached_property
-    def _singles(self) -> list[tuple[str, Decimal | None]]:
-        """Each model that could have taken nearly every call, the cheapest call first, with its price for all."""
-        found = []
-        for place, name in enumerate(self.slider.cube.models):
-            able = [one for one in self.slider.cube.classes if place in one.eligible]
-            if able and all(place in one.costs for one in able):
-                found.append((sum(one.calls for one in able), sum(one.costs[place] for one in able), name))
-        most = max((calls for calls, _, _ in found), default=0)
-        fit = sorted((nanos / calls, nanos, name) for calls, nanos, name in found if calls >= 0.99 * most)
-        return [(name, usd(nanos)) for _, nanos, name in fit]
+        return next(((name, usd(nanos)) for name, nanos in self.slider.singles), None)
 
     def df(self) -> pandas.DataFrame:
         """Return one row a model: calls and list price in USD, as logged and under this policy."""
@@ -229,8 +229,8 @@ class Replay:
     def _estimated(self, policy: Policy, models: Sequence[str] | None, outcome: str) -> Estimate:
         from tokenkit.analysis.estimates import doubly_robust
 
-        *arrays, outcomes = self._logged.under(policy, models)
-        found: Estimate = doubly_robust(*arrays, outcomes[outcome], bounds=OUTCOMES[outcome])
+        actions, odds, target, outcomes = self._logged.under(policy, models)
+        found: Estimate = doubly_robust(actions, odds, target, outcomes[outcome], bounds=OUTCOMES[outcome])
         return found
 
     def beside(self, outcome: str = "rating") -> pandas.DataFrame:
@@ -248,7 +248,7 @@ class Replay:
         ways: list[tuple[str, Policy, Sequence[str] | None]] = [("this policy", self.policy, self.models)]
         if self.current is not None:
             ways.insert(0, ("in force", self.current, None))
-        ways += [(f"always {name}", Policy("random"), [name]) for name, _ in self._singles[:MOST_SINGLES]]
+        ways += [(f"always {name}", Policy("random"), [name]) for name, _ in self.slider.singles[:MOST_SINGLES]]
         rows = [("as logged", self.before, 0.0, self._as_logged(outcome))]
         for who, policy, models in ways:
             made, moved = self.slider.choose(policy, models), self.slider.changed(policy, models)
@@ -274,8 +274,9 @@ class Replay:
         """Whether to switch to this policy, by the ratings in the log: only where it beats every single model."""
         from tokenkit.analysis.advice import advise
 
-        *arrays, outcomes = self._logged.under(self.policy, self.models)
-        return advise(*arrays, outcomes["rating"], names=self.slider.cube.models, bounds=OUTCOMES["rating"])
+        actions, odds, target, outcomes = self._logged.under(self.policy, self.models)
+        names, bounds = self.slider.cube.models, OUTCOMES["rating"]
+        return advise(actions, odds, target, outcomes["rating"], names=names, bounds=bounds)
 
     @cached_property
     def _logged(self) -> Logged:
@@ -296,10 +297,10 @@ class Replay:
     def _repr_html_(self) -> str:
         if not self.calls:
             return _html.answer("\n".join([repr(self), *self._notes()]))
-        cards = (table("Beside each other", self._shown()), table("By model", self.df()))
+        cards = (table("Beside each other", self.shown()), table("By model", self.df()))
         return _html.answer("\n".join([repr(self), *self._notes()])) + "".join(map(_html.table_card, cards))
 
-    def _shown(self) -> pandas.DataFrame:
+    def shown(self) -> pandas.DataFrame:
         """Return ``beside`` as it is read: the estimate of the rating as one text."""
         made = self.beside()
         said = [
