@@ -33,7 +33,7 @@ __all__ = [
     "burn_down", "cache", "compression", "counts", "escalations", "failures", "latency", "prompts", "rounds", "spend",
 ]  # fmt: skip
 
-WIDTH = 620
+WIDTH = 590  # pixels of the plot: with long figures beside it the whole still fits at 150 % zoom
 LEAST_BUCKETS = 12  # the time axis is at least this many buckets wide, so that a single call is a bar and not a wall
 
 _DID = {"user": "spent", "session": "spent", "provider": "was paid", "status": "calls took"}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH = 640  # pixels with all labels, so that at 150 % zoom nothing is cut
 LABEL = 44
-LINE = 72  # characters of a title that fit into it
+LINE = 64  # characters of a title that fit into it
 
 
 def latency(source: Any, since: Any = None) -> Chart:

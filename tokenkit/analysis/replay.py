@@ -304,13 +304,11 @@ class Replay:
         """Return ``beside`` as it is read: the estimate of the rating as one text."""
         made = self.beside()
         said = [
-            f"{value:.3f} ({low:.3f} to {high:.3f}), N_eff {size:,.0f}" if not why else f"unknown: {why}"
-            for value, low, high, size, why in made[["value", "low", "high", "n_eff", "why_not"]].itertuples(
-                index=False
-            )
+            f"unknown: {why}" if why else f"{value:.3f} ({low:.3f} to {high:.3f})".replace(" ", "\u00a0")
+            for *_, value, low, high, _, why in made.itertuples(index=False)
         ]
         prices = [show_usd(_nanos(cost)) for cost in made["list_usd"]]
-        counts = {name: [f"{count:,.0f}" for count in made[name]] for name in ("moved_calls", "untaken_calls")}
+        counts = {name: [f"{count:,.0f}" for count in made[name]] for name in ("moved_calls", "untaken_calls", "n_eff")}
         return made[["choice"]].assign(list_usd=prices, **counts, rating=said)
 
     def _notes(self) -> Iterator[str]:

@@ -10,7 +10,7 @@ from tokenkit import _html
 if TYPE_CHECKING:
     import pandas
 
-FIGURES = ("usd", "tokens", "tries", "calls", "unknown", "z", "here", "published")
+FIGURES = ("usd", "tokens", "tries", "calls", "unknown", "z", "here", "published", "eff")
 
 
 def table(title: str, frame: pandas.DataFrame) -> _html.Table:

@@ -12,9 +12,9 @@ Theme = Literal["light", "dark"]
 PALETTE = ("#2b7bba", "#d1690e", "#1a936f", "#b8609e", "#997a00", "#4b9cc9", "#c2504f")
 OTHERS = "#8a8a8a"
 
-# Words among marks cannot take the renderer's own ink as axes do: this grey is 4:1 and more on white as on JupyterLab's
-# dark paper.
-WORDS = "#767676"
+# Words among marks cannot take the renderer's own ink as axes do: this grey is about 4:1 on white and more on
+# JupyterLab's dark paper.
+WORDS = "#808080"
 
 INKS: Mapping[Theme, Mapping[str, str]] = {
     "light": {"paper": "#ffffff", "ink": "#1b1f24", "soft": "#5b6570", "line": "#e2e6ea"},

@@ -14,6 +14,7 @@ from tokenkit.notebook.leaving import shown
 from tokenkit.notebook.magics import told
 
 WIDE = {"description_width": "initial"}
+BROAD = "min(100% - 4px, 60em)"  # a control has a margin of two pixels on each side
 
 
 class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped

@@ -14,7 +14,7 @@ import ipywidgets
 from tokenkit import _html
 from tokenkit.adversarial import Adversarial
 from tokenkit.errors import UserError
-from tokenkit.notebook.widgets.board import WIDE, Board, button
+from tokenkit.notebook.widgets.board import BROAD, WIDE, Board, button
 from tokenkit.notebook.widgets.stored import Stored, stored
 from tokenkit.types import Delta
 
@@ -34,8 +34,8 @@ class Duel(Board):
         self.kit, self.max_tokens = kit, max_tokens
         self.runs: list[Adversarial] = []
         names = [model.id for model in kit.models if "chat" in model.capabilities]
-        wide = ipywidgets.Layout(width="min(100%, 60em)", height="5em")
-        line = ipywidgets.Layout(width="min(100%, 60em)")
+        wide = ipywidgets.Layout(width=BROAD, height="5em")
+        line = ipywidgets.Layout(width=BROAD)
         self.prompt = ipywidgets.Textarea(value=prompt, description="task", layout=wide)
         first, last = (names[0], names[-1]) if names else (None, None)
         self.planner = ipywidgets.Dropdown(options=names, value=first, description="planner", style=WIDE)

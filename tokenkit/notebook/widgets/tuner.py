@@ -178,8 +178,8 @@ def _picture(columns: dict[str, Choice], moved: float, calls: int, note: str) ->
     colour = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
     bars = "".join(
         f'<div style="display:flex;align-items:center;gap:.8em;margin:2px 0">'
-        f'<div style="flex:0 0 11em;overflow-wrap:anywhere">{escape(_html.visible(label, 60))}</div>'
-        f'<div role="img" aria-label="{escape(_said(choice))}" style="display:flex;width:min(60%,28em);height:1.1em">'
+        f'<div style="flex:0 0 14em;overflow-wrap:anywhere;line-height:1.3">{escape(_html.visible(label, 60))}</div>'
+        f'<div role="img" aria-label="{escape(_said(choice))}" style="display:flex;width:min(50%,28em);height:1.1em">'
         + "".join(
             f'<div title="{escape(_html.visible(name, 60))}: {choice.calls[name] / calls:.0%}" '
             f'style="width:{100 * choice.calls[name] / calls:.2f}%;background:{colour[name]}"></div>'
@@ -192,9 +192,11 @@ def _picture(columns: dict[str, Choice], moved: float, calls: int, note: str) ->
     key = " ".join(
         f'<span><span style="color:{colour[name]}">■</span> {escape(_html.visible(name, 60))}</span>' for name in names
     )
-    rows = tuple((_html.visible(name, 60), *(_cell(choice, name) for choice in columns.values())) for name in names)
+    # The bar says all there is to say of one model alone.
+    split = {label: choice for label, choice in columns.items() if not label.startswith("always ")}
+    rows = tuple((_html.visible(name, 60), *(_cell(choice, name) for choice in split.values())) for name in names)
     title = f"{moved:,.0f} of {calls:,} {'call' if calls == 1 else 'calls'} would go to another model than they did"
-    figures = _html.table_card(_html.Table(title, ("model", *columns), rows, frozenset(range(1, len(columns) + 1))))
+    figures = _html.table_card(_html.Table(title, ("model", *split), rows, frozenset(range(1, len(split) + 1))))
     style = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px"
     return (
         f'<div class="{_html.PLAIN} tokenkit-whatif" style="{style}">{bars}<div style="display:flex;flex-wrap:wrap;'

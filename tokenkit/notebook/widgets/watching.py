@@ -36,7 +36,8 @@ class Spending(Board):
         self.kit = kit
         self.by = ipywidgets.Dropdown(options=sorted(BY), value="model", description="by", style=WIDE)
         self.since = ipywidgets.Dropdown(options=list(SINCE), value="everything", description="since", style=WIDE)
-        self.live = ipywidgets.Checkbox(value=True, description="live", indent=False)
+        auto = ipywidgets.Layout(width="auto")
+        self.live = ipywidgets.Checkbox(value=True, description="live", indent=False, layout=auto)
         this = lambda: self  # noqa: E731 - the board exists once __init__ is done
         again = button("Refresh", "count in the calls made meanwhile", self.draw, this)
         self._due: threading.Timer | None = None
