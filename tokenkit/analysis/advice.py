@@ -144,7 +144,8 @@ def _reason(unproven: list[tuple[str, Estimate]], best: str, gain: Estimate, unk
     aside = f" Not compared, for too few calls in the log: {', '.join(unknown)}." if unknown else ""
     if not unproven:
         return f"It beats always {best} by {gain.value:.3g} ({gain.low:.3g} to {gain.high:.3g}).{aside}"
-    name, nearest = min(unproven, key=lambda one: -math.inf if one[1].low is None else one[1].low)
+    # The rival that it loses to most clearly tells the most; a comparison that could not be made, the least.
+    name, nearest = min(unproven, key=lambda one: math.inf if one[1].value is None else one[1].value)
     more = f", nor {len(unproven) - 1} more" if len(unproven) > 1 else ""
     if nearest.value is None:
         return f"It is not shown to beat {name}{more}: {nearest.reason}.{aside}"

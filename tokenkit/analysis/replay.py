@@ -334,6 +334,8 @@ def _calls(count: int) -> str:
 
 def _price(choice: Choice) -> str:
     """Return what a choice costs in words; a sum with gaps says that it is the least."""
+    if choice.unroutable and not choice.calls:
+        return "no model at all"
     return f"{'at least ' if choice.unpriced and choice.total is not None else ''}{show_usd(choice.total)}"
 
 

@@ -210,4 +210,8 @@ def _said(choice: Choice) -> str:
 
 def _cell(choice: Choice, name: str) -> str:
     calls = choice.calls.get(name, 0)
-    return f"{calls:,.0f} calls, {show_usd(choice.nanos.get(name, 0))}" if calls else "none"
+    return (
+        f"{calls:,.0f} {'call' if round(calls) == 1 else 'calls'}, {show_usd(choice.nanos.get(name, 0))}"
+        if calls
+        else "none"
+    )
