@@ -71,6 +71,9 @@ SHOWN = (
     "kit.compress(HOSTILE + ' It rained. It rained.', ['dedupe'])",
     "tk.widgets.spend(kit)",
     "tk.widgets.compression_lab(kit, HOSTILE, HOSTILE)",
+    "duel = tk.widgets.adversarial(kit, HOSTILE)\nduel.earlier.value = duel.earlier.options[1][1]\nduel",
+    "kit.replay()",
+    "tk.charts.latency(kit)",
     "tuner = tk.widgets.weight_tuner(kit)\ntuner",
 )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 METHOD = "doubly_robust"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Advice:
     """A verdict and what it rests on.
 
@@ -39,6 +39,9 @@ class Advice:
     best: int | None
     gain: Estimate
     gain_on_current: Estimate
+
+    def __repr__(self) -> str:
+        return f"Advice({self.verdict}: {self.reason})"
 
 
 def advise(

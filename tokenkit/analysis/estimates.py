@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Method = Literal["ips", "snips", "doubly_robust"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Estimate:
     """A mean outcome with its interval; all three are None where the log cannot tell, and ``reason`` says why.
 
@@ -40,6 +40,9 @@ class Estimate:
     n_eff: float
     method: str
     reason: str = ""
+
+    def __repr__(self) -> str:
+        return f"Estimate({self})"
 
     def __str__(self) -> str:
         if self.value is None:

@@ -294,17 +294,22 @@ class Replay:
         cost = f"{_price(self.before)} -> {_price(self.after)} at list price"
         return f"Replay({moved}, {cost}{best})"
 
+    def __str__(self) -> str:
+        return "\n".join([repr(self), *self._notes(), *map(_html.table_text, self._tables())])
+
     def _repr_html_(self) -> str:
-        if not self.calls:
-            return _html.answer("\n".join([repr(self), *self._notes()]))
-        cards = (table("Beside each other", self.shown()), table("By model", self.df()))
-        return _html.answer("\n".join([repr(self), *self._notes()])) + "".join(map(_html.table_card, cards))
+        return _html.answer("\n".join([repr(self), *self._notes()])) + "".join(map(_html.table_card, self._tables()))
+
+    def _tables(self) -> list[_html.Table]:
+        return [table("Beside each other", self.shown()), table("By model", self.df())] if self.calls else []
 
     def shown(self) -> pandas.DataFrame:
-        """Return ``beside`` as it is read: the estimate of the rating as one text."""
+        """Return ``beside`` as it is read: the estimate of the rating as one text, or why there is none."""
         made = self.beside()
         said = [
-            f"unknown: {why}" if why else f"{value:.3f} ({low:.3f} to {high:.3f})".replace(" ", "\u00a0")
+            f"unknown: {why.rpartition('): ')[2]}"
+            if why
+            else f"{value:.3f} ({low:.3f} to {high:.3f})".replace(" ", "\u00a0")
             for *_, value, low, high, _, why in made.itertuples(index=False)
         ]
         prices = [show_usd(_nanos(cost)) for cost in made["list_usd"]]

@@ -72,6 +72,9 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
         data = self._repr_mimebundle_(**wanted)
         self._beneath.show(data[0] if isinstance(data, tuple) else data)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(a widget: it lives in a notebook)"
+
     def _picture(self) -> str:
         return self.message + self.body
 
