@@ -99,10 +99,10 @@ def test_the_tuner_shows_one_model_alone_and_estimates_when_asked(history: tk.Ki
     assert alone is not None
     assert f"always {alone[0]}" in tuner.body
     press(tuner, "Estimate outcomes")
-    assert "N_eff" in tuner.body
+    assert "n_eff" in tuner.body
     assert "in force" in tuner.body
     tuner.sliders["synthetic/small"].value = 9.0
-    assert "N_eff" not in tuner.body  # it was about other weights
+    assert "n_eff" not in tuner.body  # it was about other weights
     history.policy = tk.Policy("cheapest")
     press(tuner, "Read the log again")
     assert "does not look at weights" in tuner.body
