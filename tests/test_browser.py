@@ -6,6 +6,7 @@ Skipped, with the reason, where there is no chromium, Playwright or JupyterLab.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -137,7 +138,18 @@ class Page:
         self.page.goto(f"{address}/lab/tree/{name}?reset", timeout=60_000)
         self.page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=60_000)
         self.page.wait_for_function("() => document.body.innerText.includes('| Idle')", timeout=60_000)
-        self.page.wait_for_timeout(4000)  # the page says idle a moment before its kernel takes messages
+        self._until_the_kernel_listens(address)
+
+    def _until_the_kernel_listens(self, address: str) -> None:
+        """Wait for the server's word: the page says idle a moment before its kernel takes messages."""
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with urlopen(f"{address}/api/kernels", timeout=10) as answer:
+                kernels = json.load(answer)
+            if kernels and all(one["execution_state"] == "idle" for one in kernels if one["connections"]):
+                break
+            self.page.wait_for_timeout(200)
+        self.page.wait_for_timeout(1500)
 
     def _guard(self, route: Any) -> None:
         url = route.request.url
