@@ -6,6 +6,7 @@ Skipped, with the reason, where there is no chromium, Playwright or JupyterLab.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -71,6 +72,9 @@ SHOWN = (
     "kit.compress(HOSTILE + ' It rained. It rained.', ['dedupe'])",
     "tk.widgets.spend(kit)",
     "tk.widgets.compression_lab(kit, HOSTILE, HOSTILE)",
+    "duel = tk.widgets.adversarial(kit, HOSTILE)\nduel.earlier.value = duel.earlier.options[1][1]\nduel",
+    "kit.replay()",
+    "tk.charts.latency(kit)",
     "tuner = tk.widgets.weight_tuner(kit)\ntuner",
 )
 
@@ -134,7 +138,18 @@ class Page:
         self.page.goto(f"{address}/lab/tree/{name}?reset", timeout=60_000)
         self.page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=60_000)
         self.page.wait_for_function("() => document.body.innerText.includes('| Idle')", timeout=60_000)
-        self.page.wait_for_timeout(4000)  # the page says idle a moment before its kernel takes messages
+        self._until_the_kernel_listens(address)
+
+    def _until_the_kernel_listens(self, address: str) -> None:
+        """Wait for the server's word: the page says idle a moment before its kernel takes messages."""
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with urlopen(f"{address}/api/kernels", timeout=10) as answer:
+                kernels = json.load(answer)
+            if kernels and all(one["execution_state"] == "idle" for one in kernels if one["connections"]):
+                break
+            self.page.wait_for_timeout(200)
+        self.page.wait_for_timeout(1500)
 
     def _guard(self, route: Any) -> None:
         url = route.request.url
@@ -286,3 +301,80 @@ def test_a_thumb_beneath_a_receipt_rates_the_answer_by_mouse_and_by_key(lab: tup
     )
     assert page.outside == []
     page.page.close()
+
+
+WIDGETS = (
+    "%load_ext tokenkit\nimport tokenkit as tk\nfrom tokenkit import notebook\n"
+    "kit = notebook.use(tk.Kit.synthetic(2_000))\n"
+    "kit.budgets.set('2 USD', window='day', action='warn')\nkit.adversarial('Plan a party.', max_tokens=30)\nNone",
+    "tk.widgets.weight_tuner(kit)",
+    "slow = tk.Kit.simulated(pace=2)\nduel = tk.widgets.adversarial(slow, 'Plan a launch.', max_tokens=300)\nduel",
+    "tk.widgets.spend(slow)",
+    "for name in tk.charts.__all__:\n    display(getattr(tk.charts, name)(kit))",
+    "kit.replay(weights={'small': 9})",
+    "kit.plan('word ' * 20_000, max_tokens=400)",
+    "import os, sys\nif sys.argv[-1] == 'die':\n    os.kill(os.getpid(), 9)\nsys.argv.append('die')",
+)
+
+
+def test_widgets_work_are_not_cut_at_150_percent_and_leave_their_picture(lab: tuple[str, Path], browser: Any) -> None:
+    address, folder = lab
+    saved(folder, "widgets.ipynb", *WIDGETS)
+    page = Page(browser, address, "widgets.ipynb")
+    page.page.set_viewport_size({"width": 867, "height": 667})  # 1300 by 1000 at 150 % zoom
+    page.page.keyboard.press("Control+b")  # the side bar goes, as it does for whoever zooms in
+    page.run_all()
+    assert page.text(ERRORS) == ""
+    page.page.wait_for_selector(".vega-embed canvas, .vega-embed svg", timeout=30_000)
+    cut = page.page.eval_on_selector_all(
+        ".jp-OutputArea-output", "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
+    )
+    assert cut == []
+    # The tuner: applied, and taken back.
+    button = lambda text: page.page.locator(f".jp-OutputArea-output button:text-is('{text}')")  # noqa: E731
+    said = lambda text: page.page.wait_for_function(  # noqa: E731
+        "text => document.querySelector('.jp-NotebookPanel').textContent.includes(text)", arg=text, timeout=20_000
+    )
+    button("Apply").click()
+    said("Applied: this kit routes by these weights now.")
+    button("Undo").click()
+    said("Undone: this kit routes as it did before.")
+    # Two models side by side: words come while the kernel is free, Stop ends them, and spend hears of what was asked.
+    button("Run").click()
+    said("[simulated by")
+    button("Stop").click()
+    said("Stopped. What was asked has its receipt.")
+    said(", by second")
+    # A picture in a widget goes by the notebook's paper, whatever the system's is.
+    papers = [
+        page.page.evaluate(
+            "light => { document.body.dataset.jpThemeLight = light;"
+            " return getComputedStyle(document.querySelector('.tokenkit-chart [fill=\"#ffffff\"]')).fill }",
+            light,
+        )
+        for light in ("true", "false")
+    ]
+    assert papers == ["rgb(255, 255, 255)", "rgb(20, 23, 27)"]
+    # A kernel that is killed says no goodbye: whoever opens the notebook next sees what the widgets showed last.
+    left = "all => all.map(e => e.offsetHeight > 0 ? e.textContent : '')"
+    page.page.wait_for_function(
+        "() => [...document.querySelectorAll('[class^=tokenkit-left-]')].at(-1).textContent.includes(', by second')",
+        timeout=20_000,
+    )
+    hidden = page.page.eval_on_selector_all("[class^='tokenkit-left-']", left)
+    assert hidden == ["", "", ""]
+    page.page.locator(".jp-NotebookPanel .jp-CodeCell .cm-content").last.click()
+    page.page.keyboard.press("Shift+Enter")
+    page.page.wait_for_selector(".jp-Dialog", timeout=60_000)
+    page.page.keyboard.press("Enter")
+    page.menu("File", "Save Notebook")
+    page.page.wait_for_timeout(2000)
+    page.page.close()
+    again = Page(browser, address, "widgets.ipynb")
+    again.page.wait_for_selector("[class^='tokenkit-left-']", timeout=30_000)
+    tuner, duel, spend = again.page.eval_on_selector_all("[class^='tokenkit-left-']", left)
+    assert "calls would go to another model" in tuner
+    assert "[simulated by" in duel
+    assert ", by second" in spend
+    assert again.outside == []
+    again.page.close()

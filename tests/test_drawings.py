@@ -105,6 +105,62 @@ def test_a_budget_burns_down_with_a_forecast(history: tk.Kit) -> None:
         assert "<img" not in late.html()
 
 
+def test_a_budgets_line_is_what_was_spent_and_not_a_straight_one() -> None:
+    with tk.Kit.simulated(pace=0) as kit:
+        kit.budgets.set("1 USD", window="day", timezone="Asia/Tokyo")
+        for _ in range(3):
+            kit.call("Hello", model="sage", max_tokens=80)
+        (stands,) = kit.budgets.status()
+        assert stands.period.start is not None
+        start = datetime.fromtimestamp(stands.period.start / 10**9, UTC)
+        chart = tk.charts.burn_down(kit, stands, now=datetime.now(UTC) + timedelta(hours=1))
+        rows = chart.table.rows
+        assert rows[0][0].endswith("T00:00:00")  # the budget's own midnight
+        assert [float(usd) for _, usd, what in rows if what == "spent"][-1] == pytest.approx(stands.spent / 1e9)
+        assert float(rows[1][1]) in (0.0, pytest.approx(stands.spent / 1e9))
+        assert "too early" in tk.charts.burn_down(kit, stands, now=start + timedelta(minutes=5)).title
+        kit.budgets.set("0.0001 USD", window="hour", action="warn")
+        kit.call("Hello", model="sage", max_tokens=80)
+        spent = next(one for one in kit.budgets.status() if one.budget.window == "hour")
+        assert "all of $0.00010 is spent" in tk.charts.burn_down(kit, spent).title
+
+
+@pytest.mark.parametrize("name", [*NAMES, "burn_down"])
+def test_nothing_is_wider_than_a_narrow_page_and_words_have_an_ink_on_both_papers(name: str, history: tk.Kit) -> None:
+    if name == "burn_down":
+        history.budgets.set("2 USD", window="day")
+    chart = getattr(tk.charts, name)(history)
+    width = int.from_bytes(chart.png()[16:20], "big") / 2
+    assert width <= 672, "at 150 % zoom of a window 1,300 wide an output is 680 wide"
+    config = chart.spec()["config"]
+    assert config["background"] == "transparent"
+    for paper in ((255, 255, 255), (17, 17, 17)):  # JupyterLab's, light and dark
+        assert contrast(config["text"]["color"], paper) >= 3.9
+    if name == "burn_down":
+        history.budgets.remove(history.budgets.status()[0].budget.name or history.budgets.status()[0].account)
+
+
+def contrast(colour: str, paper: tuple[int, int, int]) -> float:
+    """Return the contrast of WCAG 2, 1 to 21."""
+
+    def light(rgb: tuple[int, ...]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (x / 255 for x in rgb)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05
+
+    pair = light(tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))), light(paper)
+    return max(pair) / min(pair)
+
+
+def test_a_long_title_wraps_evenly() -> None:
+    from tokenkit.analysis.drawings import lines
+
+    assert lines("short") == "short"
+    made = lines("synthetic/medium failed most: 177 times with overloaded (2.0% of its tries)")
+    assert isinstance(made, list)
+    assert len(made) == 2
+    assert min(map(len, made)) > 25
+
+
 def test_more_than_is_asked_for_is_refused(history: tk.Kit) -> None:
     with pytest.raises(UserError, match="at least 1"):
         tk.frames.prompts(history, top=0)

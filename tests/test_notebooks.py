@@ -31,3 +31,14 @@ def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
         if cell.cell_type == "code":
             assert cell.outputs == []
             assert cell.execution_count is None
+
+
+def test_the_notebooks_are_one_course() -> None:
+    """Each says which chapter it is, links to the one before and the one after, and says what is not real in it."""
+    for place, path in enumerate(NOTEBOOKS):
+        cells = nbformat.read(path, as_version=4).cells
+        prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        assert f"*Chapter {place + 1} of {len(NOTEBOOKS)}" in prose
+        for neighbour in NOTEBOOKS[max(place - 1, 0) : place] + NOTEBOOKS[place + 1 : place + 2]:
+            assert f"]({neighbour.name})" in prose, f"{path.name} does not lead to {neighbour.name}"
+        assert "simulated" in prose or "synthetic" in prose or "offline" in prose

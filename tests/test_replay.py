@@ -138,7 +138,7 @@ def test_an_empty_an_imported_and_a_hostile_log_replay_to_something_sane() -> No
         kit.call("Hello", max_tokens=5)
         found = kit.replay(weights={"tiny": 10})
         assert (found.calls, found.slider.cube.skipped) == (1, 1)
-        assert "1 calls were not planned" in found._repr_html_()
+        assert "1 call was not planned" in found._repr_html_()
         assert "<script>" not in found._repr_html_()
         gone = kit.catalog.__class__([m for m in kit.models if m.name != "sage"])
         kit.catalog = gone
@@ -151,3 +151,66 @@ def test_the_cube_holds_every_call_once(kit: Kit) -> None:
     assert made.calls == 160
     assert made.skipped == 0
     assert len(made.classes) <= 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"weights": {"tiny": -1}}, "at least 0, not -1"),
+        ({"weights": {"tiny": float("nan")}}, "at least 0, not nan"),
+        ({"weights": {"tiny": "9"}}, "at least 0, not '9'"),
+        ({"models": "tiny"}, "list of at least one model"),
+        ({"models": []}, "list of at least one model"),
+        ({"policy": "cheapest"}, "policy is a tk.Policy"),
+        ({"policy": Policy(weights={"stedy": 3})}, "steady"),
+    ],
+)
+def test_what_makes_no_sense_is_one_clear_error(kit: Kit, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        kit.replay(**asked)
+
+
+def test_the_policy_in_force_and_single_models_stand_beside_with_intervals(kit: Kit) -> None:
+    found = kit.replay(policy=Policy(), weights={"tiny": 10})
+    for outcome in ("rating", "seconds"):
+        made = found.beside(outcome).set_index("choice")
+        assert list(made.index[:3]) == ["as logged", "in force", "this policy"]
+        assert found.best_single is not None
+        assert made.index[3] == f"always {found.best_single[0]}"
+        assert made.loc["this policy", "list_usd"] == found.now
+        known = made.dropna(subset=["value"])
+        assert len(known) >= 3
+        assert (known["low"] <= known["value"]).all()
+        assert (known["value"] <= known["high"]).all()
+        assert made.loc[made["value"].isna(), "why_not"].str.contains("N_eff").all()
+    logged = found.beside().set_index("choice").loc["as logged"]
+    rated = kit.ledger.sql("select avg(rating) as mean from rated_calls").iloc[0]["mean"]
+    assert logged["value"] == pytest.approx(rated)
+    before, kit.policy = kit.policy, Policy("fastest")
+    try:
+        other = kit.replay(policy=Policy())
+        assert "in force" not in list(other.beside()["choice"])
+        assert "The policy in force is not beside" in other._repr_html_()
+    finally:
+        kit.policy = before
+
+
+def test_a_sum_with_gaps_is_no_sum(tmp_path: Any) -> None:
+    models = [
+        Model("simulated", "sage", 9, None, 100_000, 5000),
+        Model("simulated", "steady", 1, price(input=1, output=1), 100_000, 5000),
+    ]
+    with Kit(home=tmp_path, providers=[simulated.provider(pace=0)], models=models, environ={}) as kit:
+        kit.call("Hello", max_tokens=5)
+        assert "-> no model at all at list price" in repr(kit.replay(policy=Policy("random"), models=["sage"]))
+    with Kit(home=tmp_path / "2", providers=[simulated.provider(pace=0)], models=models, environ={}) as kit:
+        kit.policy = Policy("random")  # by score, a model without a price is no candidate
+        for _ in range(3):
+            kit.call("Hello", max_tokens=5)
+        alone = kit.replay(policy=Policy("random"), models=["sage"])
+        assert alone.now is None
+        assert "-> unknown at list price" in repr(alone)
+        both = kit.replay(policy=Policy("random"))
+        assert both.now is not None
+        assert "-> at least $" in repr(both)
+        assert "No price is known for simulated/sage" in both._repr_html_()

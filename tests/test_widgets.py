@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,13 +70,90 @@ def test_saving_writes_the_file_or_says_why_not(history: tk.Kit, tmp_path: Path)
     assert "# mine" in file.read_text()
 
 
+def test_apply_and_save_can_be_undone_in_turn(tmp_path: Path) -> None:
+    file = tmp_path / "tokenkit.toml"
+    file.write_text("# mine\n[routing.weights]\ntiny = 1  # cheap\n")
+    with tk.Kit(file, home=tmp_path, environ={"TOKENKIT_SIMULATED": "1"}) as kit:
+        tuner = tk.widgets.weight_tuner(kit)
+        press(tuner, "Undo")
+        assert "nothing to undo" in tuner.message
+        before = kit.policy
+        tuner.sliders["simulated/tiny"].value = 9.5
+        press(tuner, "Apply")
+        press(tuner, "Save to tokenkit.toml")
+        assert "9.5" in file.read_text()
+        press(tuner, "Undo")
+        assert file.read_text() == "# mine\n[routing.weights]\ntiny = 1  # cheap\n"
+        press(tuner, "Undo")
+        assert kit.policy == before
+        press(tuner, "Save to tokenkit.toml")
+        file.write_text("# somebody else was here\n")
+        press(tuner, "Undo")
+        assert "was changed since" in tuner.message
+        assert file.read_text() == "# somebody else was here\n"
+
+
+def test_the_tuner_shows_one_model_alone_and_estimates_when_asked(history: tk.Kit) -> None:
+    tuner = tk.widgets.weight_tuner(history)
+    alone = history.replay().best_single
+    assert alone is not None
+    assert f"always {alone[0]}" in tuner.body
+    press(tuner, "Estimate outcomes")
+    assert "n_eff" in tuner.body
+    assert "in force" in tuner.body
+    tuner.sliders["synthetic/small"].value = 9.0
+    assert "n_eff" not in tuner.body  # it was about other weights
+    history.policy = tk.Policy("cheapest")
+    press(tuner, "Read the log again")
+    assert "does not look at weights" in tuner.body
+    history.policy = tk.Policy("fastest")
+    press(tuner, "Read the log again")
+    assert "cannot be replayed" in tuner.body
+    history.policy = tk.Policy()
+
+
+def test_spend_follows_calls_as_they_end_until_it_is_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenkit.notebook.widgets.watching.LEAST_WAIT", 0.01)
+    with tk.Kit.simulated(pace=0) as kit:
+        shown = tk.widgets.spend(kit)
+        kit.call("Hello", max_tokens=5)
+        until = time.monotonic() + 20
+        while "No calls yet" in shown.body and time.monotonic() < until:
+            time.sleep(0.01)
+        assert "1 call" in shown.body
+        shown.live.value = False
+        kit.call("Hello", max_tokens=5)
+        assert shown._due is None
+        shown.close()
+        assert kit.on_receipt == []
+
+
+def test_a_run_that_the_ledger_kept_is_shown_beside_a_new_one(tmp_path: Path) -> None:
+    with tk.Kit.simulated(pace=0, home=tmp_path) as kit:
+        old = kit.adversarial(f"Plan {HOSTILE}", planner="tiny", critic="sage", rounds=2, max_tokens=30)
+        duel = tk.widgets.adversarial(kit, "Plan a launch.", max_tokens=30)
+        (name,) = [value for value in dict(duel.earlier.options).values() if value != -1]
+        assert name == old.id
+        duel.earlier.value = name
+        assert "Stored run of" in duel.body
+        assert "simulated/tiny against simulated/sage, 2 rounds" in duel.body
+        assert "of the words changed" in duel.body
+        press(duel, "Run")
+        duel.wait()
+        assert duel.earlier.value == old.id
+        assert duel.runs[0]._repr_html_() in duel.body
+        assert "Stored run of" in duel.body
+        press(duel, "Stop")
+        assert "Nothing is running" in duel.message
+
+
 def test_an_empty_log_looks_fine_and_new_calls_are_counted_in() -> None:
     with tk.Kit.simulated(pace=0) as kit:
         tuner = tk.widgets.weight_tuner(kit)
         assert "No planned calls" in tuner.body
         kit.call("Hello", max_tokens=5)
         press(tuner, "Read the log again")
-        assert "of 1 calls would go" in tuner.body
+        assert "of 1 call would go" in tuner.body
         assert "No calls yet" in tk.widgets.spend(tk.Kit.simulated(pace=0)).body
 
 

@@ -39,7 +39,8 @@ max-width:100%;overflow-x:auto}
 .tokenkit.tokenkit caption{caption-side:top;text-align:left;font-weight:600;padding:0 0 3px;color:inherit}
 .tokenkit.tokenkit tbody tr:nth-child(n),.tokenkit.tokenkit thead tr:nth-child(n){background:none;border:0}
 .tokenkit.tokenkit th,.tokenkit.tokenkit td{text-align:left;vertical-align:top;padding:1px 16px 1px 0;border:0;
-white-space:normal;overflow-wrap:anywhere;max-width:60em;font-variant-numeric:tabular-nums}
+white-space:normal;overflow-wrap:break-word;max-width:60em;font-variant-numeric:tabular-nums}
+.tokenkit.tokenkit td:last-child{overflow-wrap:anywhere}
 .tokenkit.tokenkit th{font-weight:400;opacity:.75;overflow-wrap:normal;white-space:nowrap}
 .tokenkit.tokenkit .n{text-align:right;white-space:nowrap}
 .tokenkit.tokenkit .all th,.tokenkit.tokenkit .all td{padding-bottom:3px;
@@ -47,6 +48,7 @@ border-bottom:1px solid var(--jp-border-color2,rgba(127,127,127,.4))}
 .tokenkit-answer.tokenkit-answer{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext;max-width:70em;
 font-family:var(--jp-content-font-family,system-ui,sans-serif);font-size:var(--jp-content-font-size1,14px);
 line-height:1.55;color:var(--jp-content-font-color1,inherit);margin:2px 0 8px}
+.tokenkit-answer ins{background:rgba(26,147,111,.2)}.tokenkit-answer del{background:rgba(209,105,14,.2)}
 </style>"""
 
 PLAIN = "mathjax_ignore tex2jax_ignore"

@@ -14,7 +14,7 @@ _STYLE = """<style>
 .tokenkit-bars.tokenkit-bars{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5;
 color:var(--jp-content-font-color1,inherit);border-collapse:collapse;margin:6px 0;width:auto;border:0}
 .tokenkit-bars.tokenkit-bars td,.tokenkit-bars.tokenkit-bars th{padding:3px 16px 3px 0;border:0;text-align:left;
-font-weight:400;white-space:normal;overflow-wrap:anywhere;font-variant-numeric:tabular-nums;background:none}
+font-weight:400;white-space:normal;overflow-wrap:break-word;font-variant-numeric:tabular-nums;background:none}
 .tokenkit-bars.tokenkit-bars tr:nth-child(n){background:none;border:0}
 .tokenkit-bars .bar{display:flex;width:12em;height:.8em;border:1px solid currentColor;border-radius:2px;opacity:.9}
 .tokenkit-bars .spent{background:#0072b2}

@@ -320,8 +320,9 @@ class Kit(Asking):
         """
         from tokenkit.analysis.replay import replay
 
-        chosen = policy or self.policy
-        return replay(self.ledger, self.catalog, chosen, weights=weights, models=models, since=since)
+        now = self.policy
+        chosen = now if policy is None else policy
+        return replay(self.ledger, self.catalog, chosen, weights=weights, models=models, since=since, current=now)
 
     def learn(self, *, trade_off: float = 1.0, since: Since = None) -> Training:
         """Learn a routing policy from the log's ratings: ``.advice`` says whether to switch, ``.policy`` is the switch.

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokenkit.catalog import Model
+from tokenkit.catalog import Model, is_weight
 from tokenkit.errors import ConfigError, did_you_mean
 from tokenkit.receipts import Candidate, Plan
 from tokenkit.types import Request, TokenCount
@@ -52,6 +52,11 @@ class Policy:
             )
         if not self.temperature >= 0 or math.isinf(self.temperature):
             raise ConfigError(f"temperature must be a finite number of at least 0, not {self.temperature!r}.")
+        wrong = [name for name, weight in self.weights.items() if not is_weight(weight)]
+        if wrong:
+            raise ConfigError(
+                f"The weight of {wrong[0]} must be a finite number of at least 0, not {self.weights[wrong[0]]!r}."
+            )
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 METHOD = "doubly_robust"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Advice:
     """A verdict and what it rests on.
 
@@ -39,6 +39,9 @@ class Advice:
     best: int | None
     gain: Estimate
     gain_on_current: Estimate
+
+    def __repr__(self) -> str:
+        return f"Advice({self.verdict}: {self.reason})"
 
 
 def advise(
@@ -144,7 +147,8 @@ def _reason(unproven: list[tuple[str, Estimate]], best: str, gain: Estimate, unk
     aside = f" Not compared, for too few calls in the log: {', '.join(unknown)}." if unknown else ""
     if not unproven:
         return f"It beats always {best} by {gain.value:.3g} ({gain.low:.3g} to {gain.high:.3g}).{aside}"
-    name, nearest = min(unproven, key=lambda one: -math.inf if one[1].low is None else one[1].low)
+    # The rival that it loses to most clearly tells the most; a comparison that could not be made, the least.
+    name, nearest = min(unproven, key=lambda one: math.inf if one[1].value is None else one[1].value)
     more = f", nor {len(unproven) - 1} more" if len(unproven) > 1 else ""
     if nearest.value is None:
         return f"It is not shown to beat {name}{more}: {nearest.reason}.{aside}"

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from tokenkit._html import Table
 from tokenkit.analysis import frames
+from tokenkit.analysis.burning import burn_down
 from tokenkit.analysis.drawings import (
-    burn_down,
     cache,
     compression,
     counts,
     escalations,
     failures,
     latency,
+    lines,
     prompts,
     rounds,
 )
@@ -32,7 +33,7 @@ __all__ = [
     "burn_down", "cache", "compression", "counts", "escalations", "failures", "latency", "prompts", "rounds", "spend",
 ]  # fmt: skip
 
-WIDTH = 620
+WIDTH = 590  # pixels of the plot: with long figures beside it the whole still fits at 150 % zoom
 LEAST_BUCKETS = 12  # the time axis is at least this many buckets wide, so that a single call is a bar and not a wall
 
 _DID = {"user": "spent", "session": "spent", "provider": "was paid", "status": "calls took"}
@@ -62,7 +63,7 @@ def spend(kit: Kit, by: str = "model", since: str | date | datetime | None = Non
         parts.append(_by_group(found, money))
     import altair as alt  # late: importing tokenkit must not import it
 
-    heading = alt.TitleParams(table.title, subtitle=_subtitle(found, since))
+    heading = alt.TitleParams(lines(table.title), subtitle=_subtitle(found, since))
     chart = alt.vconcat(*parts, spacing=22).resolve_scale(color="independent").properties(title=heading)
     return Chart(chart, table)
 
@@ -154,7 +155,7 @@ def _colour(found: Spend) -> Any:
 def _nothing(title: str) -> Any:
     import altair as alt  # as in spend
 
-    heading = alt.TitleParams(title, subtitle="Ask something, with %%route or kit.call, and draw this again.")
+    heading = alt.TitleParams(lines(title), subtitle="Ask something, with %%route or kit.call, and draw this again.")
     empty = alt.Chart(alt.Data(values=[{"x": 0}]), width=WIDTH, height=24)
     return empty.mark_rule(opacity=0.3).encode(y=alt.value(12)).properties(title=heading)
 

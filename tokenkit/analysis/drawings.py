@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tokenkit._html import visible
@@ -11,14 +11,14 @@ from tokenkit.analysis import answers
 from tokenkit.analysis.picture import Chart
 from tokenkit.analysis.tables import table
 from tokenkit.analysis.theme import OTHERS, PALETTE
-from tokenkit.errors import UserError
-from tokenkit.standing import Standing
+from tokenkit.money import show_usd
 
 if TYPE_CHECKING:
     import pandas
 
-WIDTH = 560
+WIDTH = 640  # pixels with all labels, so that at 150 % zoom nothing is cut
 LABEL = 44
+LINE = 64  # characters of a title that fit into it
 
 
 def latency(source: Any, since: Any = None) -> Chart:
@@ -29,23 +29,33 @@ def latency(source: Any, since: Any = None) -> Chart:
         return nothing("No successful calls with a known cost yet", frame)
     fast, cheap = known.loc[known["p50_seconds"].idxmin()], known.loc[known["mean_usd"].idxmin()]
     if fast["model"] == cheap["model"]:
-        each = f"{fast['p50_seconds']:.2g} s, {_usd(fast['mean_usd'])} a call"
-        title = f"{_name(fast['model'])} is the fastest and the cheapest: {each}"
+        each = f"{fast['p50_seconds']:.2g} s, {dollars(fast['mean_usd'])} a call"
+        title = f"{label(fast['model'])} is the fastest and the cheapest: {each}"
     else:
         title = (
-            f"{_name(fast['model'])} is the fastest ({fast['p50_seconds']:.2g} s), "
-            f"{_name(cheap['model'])} the cheapest ({_usd(cheap['mean_usd'])} a call)"
+            f"{label(fast['model'])} is the fastest ({fast['p50_seconds']:.2g} s), "
+            f"{label(cheap['model'])} the cheapest ({dollars(cheap['mean_usd'])} a call)"
         )
     alt = altair_late()
-    base = chart_of(known, ["model"]).encode(
-        x=alt.X("p50_seconds:Q", axis=alt.Axis(title="median seconds", tickCount=5)),
-        y=alt.Y("mean_usd:Q", axis=alt.Axis(title="USD a call", tickCount=5, format=",~r")),
+    # Names stand above their points, and to the left of those far right, so that no axis or border cuts them.
+    right = known["p50_seconds"] > 0.7 * known["p50_seconds"].max()
+    base = chart_of(known.assign(right=right), ["model"]).encode(
+        x=alt.X(
+            "p50_seconds:Q",
+            scale=alt.Scale(domainMin=0, nice=True),
+            axis=alt.Axis(title="median seconds until the whole answer", tickCount=5),
+        ),
+        y=alt.Y("mean_usd:Q", axis=alt.Axis(title="mean USD a call", tickCount=5, format="$,~r")),
     )
     points = base.mark_circle(opacity=0.85, color=PALETTE[0]).encode(
         size=alt.Size("tries:Q", legend=None, scale=alt.Scale(range=[80, 500])), tooltip=tooltip(known)
     )
-    words = base.mark_text(align="left", dx=12, color=OTHERS).encode(text="model:N")
-    return finished(alt.layer(points, words), title, frame, height=260)
+    sides = [("left", 8, "!datum.right"), ("right", -8, "datum.right")]
+    words = [
+        base.transform_filter(which).mark_text(align=side, dx=dx, dy=-13).encode(text="model:N")
+        for side, dx, which in sides
+    ]
+    return finished(alt.layer(points, *words), title, frame, height=260)
 
 
 def compression(source: Any, since: Any = None) -> Chart:
@@ -55,7 +65,7 @@ def compression(source: Any, since: Any = None) -> Chart:
         return nothing("Nothing was compressed yet", frame)
     saved = frame.groupby("stage")["saved_tokens"].sum().sort_values(ascending=False)
     title = (
-        f"{_name(saved.index[0])} saved the most: {int(saved.iloc[0]):,} tokens in {_runs(frame, saved.index[0])} runs"
+        f"{label(saved.index[0])} saved the most: {int(saved.iloc[0]):,} tokens in {_runs(frame, saved.index[0])} runs"
     )
     alt = altair_late()
     drawn = (
@@ -70,11 +80,15 @@ def compression(source: Any, since: Any = None) -> Chart:
             x2="kept_to:Q",
             y=alt.Y("runs:Q", axis=alt.Axis(title="runs", tickCount=3)),
             y2=alt.Y2Datum(0),
-            row=alt.Row("stage:N", header=alt.Header(title=None, labelAngle=0, labelAlign="left", labelLimit=140)),
+            row=alt.Row(
+                "stage:N",
+                sort=list(saved.index),
+                header=alt.Header(title=None, labelAngle=0, labelAlign="left", labelLimit=110),
+            ),
             tooltip=tooltip(frame),
         )
     )
-    return finished(drawn, title, frame, height=70)
+    return finished(drawn, title, frame, height=70, width=WIDTH - 170)
 
 
 def cache(source: Any, since: Any = None) -> Chart:
@@ -85,11 +99,14 @@ def cache(source: Any, since: Any = None) -> Chart:
     saved = frame["saved_usd"].dropna().sum()
     share = frame["read_tokens"].sum() / max(frame["input_tokens"].sum(), 1)
     what = (
-        f"Caches saved {_usd(saved)}" if saved else f"Caches were read for {int(frame['read_tokens'].sum()):,} tokens"
+        f"Caches saved {dollars(saved)}"
+        if saved
+        else f"Caches were read for {int(frame['read_tokens'].sum()):,} tokens"
     )
     title = f"{what}: {share:.0%} of these calls' input came from them"
     column = "saved_usd" if saved else "read_tokens"
-    return _bars(frame, "model", column, title, "USD saved" if saved else "tokens read")
+    ordered = frame.sort_values(column, ascending=False, na_position="last", kind="stable")
+    return _bars(ordered, "model", column, title, "USD saved" if saved else "tokens read", table_of=frame)
 
 
 def counts(source: Any, since: Any = None) -> Chart:
@@ -99,13 +116,17 @@ def counts(source: Any, since: Any = None) -> Chart:
         return nothing("No provider has reported what it counted yet", frame)
     worst = frame.loc[(frame["middle"] - 1).abs().idxmax()]
     off = worst["middle"] - 1
-    title = (
-        "Counts agree with what was billed"
-        if abs(off) < 0.005
-        else f"Counts for {_name(worst['model'])} are {abs(off):.1%} {'above' if off > 0 else 'below'} what was billed"
-    )
+    spread = float(max((frame["high"] - 1).abs().max(), (frame["low"] - 1).abs().max()))
+    if spread < 0.0005:
+        title = "Counts are what was billed, in nine of ten calls to the token"
+    elif abs(off) < 0.005:
+        title = f"Counts are right in the middle; nine in ten are off by {spread:.1%} at most"
+    else:
+        title = (
+            f"Counts for {label(worst['model'])} are {abs(off):.1%} {'above' if off > 0 else 'below'} what was billed"
+        )
     alt = altair_late()
-    x = alt.Axis(title="counted / billed", format="%", tickCount=5)
+    x = alt.Axis(title="counted as a share of billed: median, and nine in ten calls", format=".4~p", tickCount=5)
     base = chart_of(frame, ["model"]).encode(y=alt.Y("model:N", sort="-x", axis=alt.Axis(labelLimit=260)))
     lines = base.mark_rule(color=OTHERS, strokeWidth=3).encode(
         x=alt.X("low:Q", axis=x, scale=alt.Scale(zero=False)), x2="high:Q"
@@ -130,8 +151,8 @@ def failures(source: Any, since: Any = None) -> Chart:
     if frame.empty:
         return nothing("No try has failed", frame)
     top = frame.iloc[0]
-    how = f"{int(top['tries']):,} times with {_name(top['error_type'])} ({top['share']:.1%} of its tries)"
-    title = f"{_name(top['model'])} failed most: {how}"
+    how = f"{int(top['tries']):,} times with {label(top['error_type'])} ({top['share']:.1%} of its tries)"
+    title = f"{label(top['model'])} failed most: {how}"
     shown = frame.assign(what=[f"{m}: {e}" for m, e in zip(frame["model"], frame["error_type"], strict=True)])
     return _bars(shown, "what", "tries", title, "failed tries", table_of=frame)
 
@@ -143,7 +164,7 @@ def prompts(source: Any, since: Any = None, *, top: int = 15) -> Chart:
         return nothing("No prompt has cost anything yet", frame)
     first = frame.iloc[0]
     calls = "one call" if first["calls"] == 1 else f"{int(first['calls']):,} calls"
-    title = f"The dearest prompt cost {_usd(first['usd'])} in {calls}"
+    title = f"The dearest prompt cost {dollars(first['usd'])} in {calls}"
     return _bars(frame, "prompt", "usd", title, "USD")
 
 
@@ -152,8 +173,8 @@ def rounds(source: Any, since: Any = None) -> Chart:
     frame = answers.rounds(source, since)
     if frame.empty:
         return nothing("No models have argued yet", frame)
-    phases = frame.groupby("phase")["usd"].sum()
-    title = f"Arguments cost {_usd(frame['usd'].sum())} so far, {_usd(phases.get('critique', 0.0))} of it for critique"
+    critique = dollars(frame.loc[frame["phase"] == "critique", "usd"].sum())
+    title = f"Arguments cost {dollars(frame['usd'].sum())} so far, {critique} of it for critique"
     alt = altair_late()
     runs = list(dict.fromkeys(frame["run"]))[:12]
     kept = frame[frame["run"].isin(runs)].assign(run=[str(run)[-8:] for run in frame["run"] if run in runs])
@@ -161,50 +182,13 @@ def rounds(source: Any, since: Any = None) -> Chart:
         chart_of(kept.drop(columns="started_at"), ["run", "phase"])
         .mark_bar()
         .encode(
-            x=alt.X("sum(usd):Q", axis=alt.Axis(title="USD", format=",~r", tickCount=5)),
+            x=alt.X("sum(usd):Q", axis=alt.Axis(title="USD a run", format="$,~r", tickCount=5)),
             y=alt.Y("run:N", sort=None, axis=alt.Axis(title="run")),
             color=alt.Color("phase:N", scale=alt.Scale(domain=["plan", "critique", "refine"], range=list(PALETTE[:3]))),
             order=alt.Order("round:Q"),
         )
     )
     return finished(drawn, title, frame, height=28 * len(runs) + 20)
-
-
-def burn_down(source: Any, standing: Standing | None = None, *, now: datetime | None = None) -> Chart:
-    """Draw a budget in USD over its period: what was spent day by day, the limit, and where it leads at this pace.
-
-    ``standing`` is one of ``kit.budgets.status()``; by default the first in USD whose period has an end.
-    """
-    if standing is None:
-        known = source.budgets.status() if hasattr(source, "budgets") else ()
-        standing = next((one for one in known if one.budget.unit == "usd" and one.period.end is not None), None)
-    if standing is None or standing.period.start is None or standing.period.end is None:
-        raise UserError("There is no budget in USD with a period to draw: set one by hour, day or month.")
-    start, end = (datetime.fromtimestamp(at / 10**9, UTC) for at in (standing.period.start, standing.period.end))
-    moment = min(max(now or datetime.now(UTC), start), end)
-    limit, spent = standing.budget.amount / 10**9, standing.spent / 10**9
-    passed = (moment - start) / (end - start)
-    forecast = spent / passed if passed > 0 else spent
-    import pandas  # heavy: only where a frame is made
-
-    frame = pandas.DataFrame({
-        "at": [start.isoformat(), moment.isoformat(), end.isoformat()],
-        "usd": [0.0, spent, forecast], "what": ["spent", "spent", "forecast"],
-    })  # fmt: skip
-    if forecast <= limit:
-        title = f"{_name(standing.account)}: at this pace {_usd(forecast)} of {_usd(limit)} will be spent"
-    else:
-        out = start + (end - start) * min(limit / forecast, 1.0)
-        title = f"{_name(standing.account)}: at this pace {_usd(limit)} is spent by {out:%Y-%m-%d %H:%M} UTC"
-    alt = altair_late()
-    x = alt.X("at:T", axis=alt.Axis(tickCount=6))
-    y = alt.Y("usd:Q", axis=alt.Axis(title="USD", format=",~r", tickCount=5))
-    solid = chart_of(frame.iloc[:2], []).mark_line(color=PALETTE[0], strokeWidth=3).encode(x=x, y=y)
-    dashed = chart_of(frame.iloc[1:], []).mark_line(color=PALETTE[0], strokeDash=[6, 4]).encode(x=x, y=y)
-    bound = (
-        chart_of(pandas.DataFrame({"usd": [limit]}), []).mark_rule(color=PALETTE[1], strokeWidth=2).encode(y="usd:Q")
-    )
-    return finished(alt.layer(solid, dashed, bound), title, frame, height=220)
 
 
 # What they share.
@@ -219,8 +203,8 @@ def _bars(
         chart_of(shown, [name])
         .mark_bar(color=PALETTE[0], height=14)
         .encode(
-            x=alt.X(f"{value}:Q", axis=alt.Axis(title=unit, tickCount=5, format=",~r")),
-            y=alt.Y(f"{name}:N", sort=None, axis=alt.Axis(labelLimit=300)),
+            x=alt.X(f"{value}:Q", axis=alt.Axis(title=unit, tickCount=5, format="$,~r" if "USD" in unit else ",~r")),
+            y=alt.Y(f"{name}:N", sort=None, axis=alt.Axis(labelLimit=280)),
             tooltip=tooltip(shown),
         )
     )
@@ -234,7 +218,7 @@ def chart_of(frame: pandas.DataFrame, names: Sequence[str]) -> Any:
     for row in rows:
         for key, value in row.items():
             if key in names:
-                row[key] = _name(value)
+                row[key] = label(value)
             elif hasattr(value, "isoformat"):
                 row[key] = value.isoformat()
             elif value != value:  # not a number is no JSON
@@ -251,18 +235,35 @@ def tooltip(frame: pandas.DataFrame) -> list[Any]:
     ]
 
 
-def finished(drawn: Any, title: str, frame: pandas.DataFrame, *, height: int) -> Chart:
-    """Return the chart under its title, with the frame as its figures."""
+def finished(drawn: Any, title: str, frame: pandas.DataFrame, *, height: int, width: int | None = None) -> Chart:
+    """Return the chart under its title, with the frame as its figures; it is fitted into WIDTH with its labels.
+
+    ``width`` is that of the plot alone where a chart of several rows cannot be fitted.
+    """
     alt = altair_late()
-    made = drawn.properties(width=WIDTH, height=height, title=alt.TitleParams(title))
+    made = drawn.properties(width=width or WIDTH, height=height, title=alt.TitleParams(lines(title)))
+    if width is None:
+        made = made.properties(autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
     return Chart(made, table(title, frame))
+
+
+def lines(title: str, room: int = LINE) -> str | list[str]:
+    """Return a title as the lines it takes: one that runs out of its chart is cut by whatever stands beside."""
+    made = textwrap.wrap(title, room, break_on_hyphens=False) or [""]
+    # As even as they can be: no word stands alone on the last line.
+    for narrower in range(room - 1, 20, -1):
+        tried = textwrap.wrap(title, narrower, break_on_hyphens=False)
+        if len(tried) > len(made):
+            break
+        made = tried
+    return made[0] if len(made) == 1 else made
 
 
 def nothing(title: str, frame: pandas.DataFrame) -> Chart:
     """Return what stands where there is nothing to draw: the sentence that says so."""
     alt = altair_late()
     empty = alt.Chart(alt.Data(values=[{"x": 0}]), width=WIDTH, height=24)
-    drawn = empty.mark_rule(opacity=0.3).encode(y=alt.value(12)).properties(title=alt.TitleParams(title))
+    drawn = empty.mark_rule(opacity=0.3).encode(y=alt.value(12)).properties(title=alt.TitleParams(lines(title)))
     return Chart(drawn, table(title, frame))
 
 
@@ -273,13 +274,13 @@ def altair_late() -> Any:
     return altair
 
 
-def _name(value: object) -> str:
+def label(value: object) -> str:
+    """Return a name as charts show it: on one line, nothing invisible in it, cut where it is long."""
     return visible(" ".join(str(value).split()), LABEL)
 
 
-def _usd(value: float) -> str:
-    from tokenkit.money import show_usd
-
+def dollars(value: float) -> str:
+    """Return USD in words."""
     return show_usd(round(float(value) * 10**9))
 
 

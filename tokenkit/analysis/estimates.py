@@ -10,11 +10,10 @@ than for another, but within a model not because of what the outcome was.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tokenkit.analysis.intervals import interval, quantile, skewed
+from tokenkit.analysis.intervals import freedom, interval, quantile, skewed
 from tokenkit.analysis.overlap import Bounds, Log, effective_size, no_overlap, read
 from tokenkit.analysis.predictions import predicted
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 Method = Literal["ips", "snips", "doubly_robust"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Estimate:
     """A mean outcome with its interval; all three are None where the log cannot tell, and ``reason`` says why.
 
@@ -41,6 +40,9 @@ class Estimate:
     n_eff: float
     method: str
     reason: str = ""
+
+    def __repr__(self) -> str:
+        return f"Estimate({self})"
 
     def __str__(self) -> str:
         if self.value is None:
@@ -68,8 +70,10 @@ def ips(
     if refused is not None:
         return refused
     value, influence = scored(log, None)
-    # Hall's correction measured 93 to 97 % where Wilson's form gave 91: weights times outcomes have no useful ends.
-    return estimate(log, "ips", value, skewed(value, influence, quantile(level, math.inf)))
+    # Hall's correction measured better than Wilson's form: weights times outcomes have no useful ends. With a normal
+    # quantile the worst design (weights up to 33, 300 calls) covered 91.6 % of 1,000 logs; with these degrees 93.2 %.
+    q = quantile(level, freedom(influence, effective_size(log)))
+    return estimate(log, "ips", value, skewed(value, influence, q))
 
 
 def snips(
@@ -123,6 +127,25 @@ def doubly_robust(
         return refused
     value, influence = scored(log, predicted(log, features, predictions, seed))
     return estimate(log, "doubly_robust", value, interval(value, influence, effective_size(log), log.ends, level))
+
+
+def as_logged(
+    actions: ArrayLike, models: int, outcomes: ArrayLike, *, bounds: Bounds | None = None, level: float = 0.95
+) -> Estimate:
+    """Estimate the mean outcome of the calls as they were made: nothing is reweighted but what is not known.
+
+    ``models`` is how many there are, the rest is as for :func:`ips`.
+    """
+    import numpy as np
+
+    taken = np.asarray(actions, dtype=np.int64)
+    log = read(taken, np.ones(len(taken)), np.eye(models)[taken], outcomes, bounds)
+    refused = refusal(log, "mean of the log")
+    if refused is not None:
+        return refused
+    value, influence = scored(log, None)
+    around = interval(value, influence, effective_size(log), log.ends, level)
+    return estimate(log, "mean of the log", value, around)
 
 
 def refusal(log: Log, method: str) -> Estimate | None:

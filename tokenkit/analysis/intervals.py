@@ -34,6 +34,20 @@ def quantile(level: float, freedom: float) -> float:
     return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
+def freedom(influence: Floats, size: float) -> float:
+    """Return the degrees of freedom that the spread of ``influence`` has as an estimate, at least 2.
+
+    A sample's variance varies by (kurtosis - 1) / n of its square (Cramér 1946), so it is worth 2n / (kurtosis - 1)
+    degrees (Satterthwaite 1946): few where single calls weigh heavily. Never more than ``size``, effective calls, has.
+    """
+    import numpy as np
+
+    spread = float(influence.std())
+    tail = float(np.mean((influence / spread) ** 4)) - 1 if spread else 0.0
+    own = 2 * len(influence) / tail if tail > 0 else math.inf
+    return max(min(own, size - 1), 2.0)
+
+
 def shrunk(value: float, influence: Floats, size: float, ends: Bounds, level: float) -> Bounds:
     """Return Wilson's interval (1927) for a weighted mean: as if q^2 more calls had come out half at either end.
 

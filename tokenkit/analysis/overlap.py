@@ -121,7 +121,7 @@ def no_overlap(log: Log) -> str | None:
     seen = np.bincount(log.actions[log.known], minlength=log.target.shape[1]) > 0
     unseen = float(log.target[:, ~seen].sum()) / len(log.actions)
     if unseen > LARGEST_UNSEEN:
-        return start + f"{unseen:.0%} of the target's choices fall on models without one known outcome in the log."
+        return start + f"{unseen:.0%} of the target's choices fall on models without a known outcome."
     # Kish's number alone would keep just the lucky ones among logs too small for the target, and so make estimates
     # wrong: as weights average 1, a log is worth n^2 / sum w^2 too, which falls where his rises by luck.
     squares = float(((log.weights / log.rate)[log.known] ** 2).sum())

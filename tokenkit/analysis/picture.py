@@ -126,13 +126,18 @@ def _packed(picture: bytes) -> bytes:
 
 
 def _twin() -> str:
-    """Return the CSS that exchanges light inks for dark ones where the reader's system is dark."""
-    swaps = "".join(
-        f'.tokenkit-chart [{paint}="{INKS["light"][name]}"]{{{paint}:{INKS["dark"][name]}}}'
-        for name in INKS["light"]
-        for paint in ("fill", "stroke")
-    )
-    return f"@media(prefers-color-scheme:dark){{{swaps}}}"
+    """Return the CSS that goes by the paper: JupyterLab's own where there is one, else that of the reader's system."""
+
+    def swaps(where: str, to: Theme) -> str:
+        return "".join(
+            f'{where}.tokenkit-chart [{paint}="{ink}"]{{{paint}:{INKS[to][name]}}}'
+            for name, ink in INKS["light"].items()
+            for paint in ("fill", "stroke")
+        )
+
+    lab = "body[data-jp-theme-light={}] "
+    system = f"@media(prefers-color-scheme:dark){{{swaps('', 'dark')}{swaps(lab.format('true'), 'light')}}}"
+    return f".tokenkit-chart{{max-width:100%;height:auto}}{system}{swaps(lab.format('false'), 'dark')}"
 
 
 _PAGE = (

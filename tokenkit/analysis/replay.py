@@ -8,7 +8,7 @@ with a 95 % interval and an effective sample size, or a refusal where the log ne
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from tokenkit import _html
 from tokenkit.analysis.cube import Class, Cube, cube
+from tokenkit.analysis.logged import OUTCOMES, Logged
 from tokenkit.analysis.tables import table
 from tokenkit.catalog import Catalog, Model
-from tokenkit.errors import UserError
-from tokenkit.ledger.book import Ledger, since_clause
+from tokenkit.errors import UnknownModel, UserError
+from tokenkit.ledger.book import Ledger
 from tokenkit.money import Nanos, show_usd, usd
 from tokenkit.route import Policy, softmax
 
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
     from tokenkit.analysis.advice import Advice
     from tokenkit.analysis.estimates import Estimate
 
-MOST_CALLS = 200_000
-"""Estimates look at no more than the latest so many calls: beyond that intervals hardly narrow."""
-
-OUTCOMES = {"rating": (0.0, 1.0), "cost_usd": None, "seconds": None}
+MOST_SINGLES = 12
+"""Models shown alone beside a policy, the cheapest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,15 @@ class Choice:
     unroutable: int
 
     @property
-    def total(self) -> Nanos:
-        """List price of all priced calls."""
-        return sum(value for value in self.nanos.values() if value is not None)
+    def total(self) -> Nanos | None:
+        """List price in nano-USD of all calls to models with a price; None where there are calls to others alone."""
+        known = [value for value in self.nanos.values() if value is not None]
+        return sum(known) if known or not self.nanos else None
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """The models whose calls ``total`` leaves out, since no price is known."""
+        return tuple(sorted(name for name, value in self.nanos.items() if value is None))
 
 
 class Slider:
@@ -103,6 +108,18 @@ class Slider:
             if one.chosen is not None
         )
 
+    @cached_property
+    def singles(self) -> list[tuple[str, Nanos]]:
+        """Each priced model that alone could have taken nearly every call, the cheapest a call first; and its price."""
+        found = []
+        for place, name in enumerate(self.cube.models):
+            able = [one for one in self.cube.classes if place in one.eligible]
+            if able and all(place in one.costs for one in able):
+                found.append((sum(one.calls for one in able), sum(one.costs[place] for one in able), name))
+        most = max((calls for calls, _, _ in found), default=0)
+        fit = sorted((nanos / calls, nanos, name) for calls, nanos, name in found if calls >= 0.99 * most)
+        return [(name, nanos) for _, nanos, name in fit]
+
     def odds(self, one: Class, policy: Policy, models: Sequence[str] | None = None) -> dict[int, float]:
         """Return the probability with which a policy puts each eligible model of a class first."""
         able = [p for p in self._order if p in one.eligible and (models is None or _named(self.cube.models[p], models))]
@@ -145,14 +162,22 @@ def _named(name: str, models: Sequence[str]) -> bool:
 class Replay:
     """Another policy over the log: ``.df()`` by model, ``.now`` and ``.then`` in USD at list price, ``.changed`` calls.
 
-    ``.best_single`` is the one model that could have taken the most calls for the least, always shown beside; outcomes
-    are in ``.estimate("rating")``, ``"cost_usd"`` and ``"seconds"``; ``.advice`` weighs whether to switch.
+    ``.beside()`` has it beside the log, the policy in force (``current``) and ``.best_single``, the one model that
+    could have taken the most calls for the least. Outcomes are in ``.estimate("rating")``, ``"cost_usd"`` and
+    ``"seconds"``; ``.advice`` weighs whether to switch.
     """
 
     def __init__(
-        self, ledger: Ledger, slider: Slider, policy: Policy, models: Sequence[str] | None, since: Any = None
+        self,
+        ledger: Ledger,
+        slider: Slider,
+        policy: Policy,
+        models: Sequence[str] | None,
+        since: Any = None,
+        current: Policy | None = None,
     ) -> None:
         self._ledger, self.slider, self.policy, self.models, self._since = ledger, slider, policy, models, since
+        self.current = current
         self.before, self.after = slider.as_logged(), slider.choose(policy, models)
         self.calls, self.changed = slider.cube.calls, slider.changed(policy, models)
 
@@ -166,20 +191,10 @@ class Replay:
         """List price in USD as this policy would have chosen."""
         return usd(self.after.total)
 
-    @cached_property
+    @property
     def best_single(self) -> tuple[str, Decimal | None] | None:
         """The cheapest model that alone could have taken nearly every call (99 % of what any could), and its price."""
-        found = []
-        for place, name in enumerate(self.slider.cube.models):
-            able = [one for one in self.slider.cube.classes if place in one.eligible]
-            if able and all(place in one.costs for one in able):
-                found.append((sum(one.calls for one in able), sum(one.costs[place] for one in able), name))
-        most = max((calls for calls, _, _ in found), default=0)
-        fit = [(nanos / calls, nanos, name) for calls, nanos, name in found if calls >= 0.99 * most]
-        if not fit:
-            return None
-        _, nanos, name = min(fit)
-        return name, usd(nanos)
+        return next(((name, usd(nanos)) for name, nanos in self.slider.singles), None)
 
     def df(self) -> pandas.DataFrame:
         """Return one row a model: calls and list price in USD, as logged and under this policy."""
@@ -207,92 +222,134 @@ class Replay:
         log has too little of what the policy would do, ``value`` is None and ``reason`` says why. Raises UserError for
         another outcome.
         """
+        if outcome not in OUTCOMES:
+            raise UserError(f"Outcomes are {', '.join(OUTCOMES)}, not {outcome!r}.")
+        return self._estimated(self.policy, self.models, outcome)
+
+    def _estimated(self, policy: Policy, models: Sequence[str] | None, outcome: str) -> Estimate:
         from tokenkit.analysis.estimates import doubly_robust
+
+        actions, odds, target, outcomes = self._logged.under(policy, models)
+        found: Estimate = doubly_robust(actions, odds, target, outcomes[outcome], bounds=OUTCOMES[outcome])
+        return found
+
+    def beside(self, outcome: str = "rating") -> pandas.DataFrame:
+        """Return this policy beside the log, the policy in force, and every model that alone would nearly do.
+
+        One row each: ``list_usd`` is the list price of all calls it could take, exact (missing: no price is known),
+        ``moved_calls`` how many would go elsewhere, ``untaken_calls`` how many no model of it could take. ``value``,
+        ``low`` and ``high`` estimate the mean ``outcome`` of a call with a 95 % interval, ``n_eff`` how many calls that
+        rests on; where there is no estimate, ``why_not`` says why. Raises UserError for another outcome.
+        """
+        import pandas  # heavy: only where a frame is made
 
         if outcome not in OUTCOMES:
             raise UserError(f"Outcomes are {', '.join(OUTCOMES)}, not {outcome!r}.")
-        logged = self._log
-        found: Estimate = doubly_robust(*logged[:3], logged[3][outcome], bounds=OUTCOMES[outcome])
-        return found
+        ways: list[tuple[str, Policy, Sequence[str] | None]] = [("this policy", self.policy, self.models)]
+        if self.current is not None:
+            ways.insert(0, ("in force", self.current, None))
+        ways += [(f"always {name}", Policy("random"), [name]) for name, _ in self.slider.singles[:MOST_SINGLES]]
+        rows = [("as logged", self.before, 0.0, self._as_logged(outcome))]
+        for who, policy, models in ways:
+            made, moved = self.slider.choose(policy, models), self.slider.changed(policy, models)
+            rows.append((who, made, moved, self._estimated(policy, models, outcome)))
+        return pandas.DataFrame(
+            [
+                (who, usd(made.total), moved, made.unroutable, e.value, e.low, e.high, e.n_eff, e.reason)
+                for who, made, moved, e in rows
+            ],
+            columns=[
+                "choice", "list_usd", "moved_calls", "untaken_calls", "value", "low", "high", "n_eff", "why_not",
+            ],
+        )  # fmt: skip
+
+    def _as_logged(self, outcome: str) -> Estimate:
+        from tokenkit.analysis.estimates import as_logged
+
+        values = self._logged.outcomes[outcome]
+        return as_logged(self._logged.actions, len(self.slider.cube.models), values, bounds=OUTCOMES[outcome])
 
     @cached_property
     def advice(self) -> Advice:
         """Whether to switch to this policy, by the ratings in the log: only where it beats every single model."""
         from tokenkit.analysis.advice import advise
 
-        actions, propensities, target, outcomes = self._log
-        names = self.slider.cube.models
-        return advise(actions, propensities, target, outcomes["rating"], names=names, bounds=(0.0, 1.0))
+        actions, odds, target, outcomes = self._logged.under(self.policy, self.models)
+        names, bounds = self.slider.cube.models, OUTCOMES["rating"]
+        return advise(actions, odds, target, outcomes["rating"], names=names, bounds=bounds)
 
     @cached_property
-    def _log(self) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """The latest planned calls as arrays: model chosen, its propensity, this policy's odds, and outcomes."""
-        import numpy as np  # heavy: only where an estimate is made
-
-        where, values = since_clause(self._since)
-        condition = where.replace("WHERE ", "AND ").replace("started_at", "c.started_at")
-        rows = self._ledger.sql(
-            f"""SELECT p.candidate_set AS number, c.candidate_mask::BIGINT AS mask, list_position(p.ranks, 1) AS chosen,
-                  p.propensities[list_position(p.ranks, 1)] AS propensity, r.rating, c.cost_usd::DOUBLE AS cost_usd,
-                  c.seconds
-                FROM calls c JOIN plans p USING (seq)
-                LEFT JOIN (SELECT id, arg_max(rating, seq) AS rating FROM ratings GROUP BY id) r USING (id)
-                WHERE c.candidate_mask IS NOT NULL AND p.rejected[list_position(p.ranks, 1)] IS NULL {condition}
-                ORDER BY c.seq DESC LIMIT {MOST_CALLS}""",  # noqa: S608 - our own names and numbers
-            values,
-        )
-        sets = self._ledger.sql("SELECT candidate_set, models FROM candidate_sets")
-        inside = {
-            int(n): [self.slider.cube.models.index(str(m)) for m in models]
-            for n, models in sets.itertuples(index=False)
-        }
-        target = np.zeros((len(rows), len(self.slider.cube.models)))
-        actions = np.zeros(len(rows), dtype=int)
-        odds: dict[tuple[int, int], Any] = {}
-        pairs = zip(rows["number"], rows["mask"], rows["chosen"], strict=True)
-        for n, (number, mask, chosen) in enumerate(pairs):
-            places = inside[int(number)]
-            key = (int(number), int(mask))
-            if key not in odds:
-                eligible = tuple(place for i, place in enumerate(places) if int(mask) >> i & 1)
-                row = np.zeros(target.shape[1])
-                for place, share in self.slider.odds(
-                    Class(eligible, None, 0, 0, 0, {}), self.policy, self.models
-                ).items():
-                    row[place] = share
-                odds[key] = row
-            target[n], actions[n] = odds[key], places[int(chosen) - 1]
-        outcomes = {name: rows[name].to_numpy(dtype=float, na_value=np.nan) for name in OUTCOMES}
-        able = target.sum(axis=1) > 0  # of a call that no model of this policy could take, nothing can be said
-        propensities = rows["propensity"].to_numpy(dtype=float)[able]
-        return actions[able], propensities, target[able], {name: values[able] for name, values in outcomes.items()}
+    def _logged(self) -> Logged:
+        return Logged(self._ledger, self.slider, self._since)
 
     def __repr__(self) -> str:
         if not self.calls:
             return "Replay(no planned calls to replay)"
-        moved = f"{self.changed:,.0f} of {self.calls:,} calls would go elsewhere"
+        moved = f"{self.changed:,.0f} of {_calls(self.calls)} would go elsewhere"
         best = (
             ""
             if self.best_single is None
             else f"; {self.best_single[0]} alone: {show_usd(_nanos(self.best_single[1]))}"
         )
-        cost = f"{show_usd(self.before.total)} -> {show_usd(self.after.total)} at list price"
+        cost = f"{_price(self.before)} -> {_price(self.after)} at list price"
         return f"Replay({moved}, {cost}{best})"
 
+    def __str__(self) -> str:
+        return "\n".join([repr(self), *self._notes(), *map(_html.table_text, self._tables())])
+
     def _repr_html_(self) -> str:
-        notes = [repr(self)]
+        return _html.answer("\n".join([repr(self), *self._notes()])) + "".join(map(_html.table_card, self._tables()))
+
+    def _tables(self) -> list[_html.Table]:
+        return [table("Beside each other", self.shown()), table("By model", self.df())] if self.calls else []
+
+    def shown(self) -> pandas.DataFrame:
+        """Return ``beside`` as it is read: the estimate of the rating as one text, or why there is none."""
+        made = self.beside()
+        said = [
+            f"unknown: {why.rpartition('): ')[2]}"
+            if why
+            else f"{value:.3f} ({low:.3f} to {high:.3f})".replace(" ", "\u00a0")
+            for *_, value, low, high, _, why in made.itertuples(index=False)
+        ]
+        prices = [show_usd(_nanos(cost)) for cost in made["list_usd"]]
+        counts = {name: [f"{count:,.0f}" for count in made[name]] for name in ("moved_calls", "untaken_calls", "n_eff")}
+        return made[["choice"]].assign(list_usd=prices, **counts, rating=said)
+
+    def _notes(self) -> Iterator[str]:
+        classes = self.slider.cube.classes
         if self.slider.cube.skipped:
-            notes.append(f"{self.slider.cube.skipped:,} calls were not planned by the router and are left out.")
+            left = _calls(self.slider.cube.skipped)
+            yield f"{left} {'was' if left == '1 call' else 'were'} not planned by the router and left out."
         if self.after.unroutable:
-            notes.append(f"{self.after.unroutable:,} calls would have had no model.")
-        unpriced = [name for name, nanos in self.after.nanos.items() if nanos is None]
+            yield f"{_calls(self.after.unroutable)} would have had no model."
+        unpriced = sorted({*self.before.unpriced, *self.after.unpriced})
         if unpriced:
-            notes.append(f"No price is known for {', '.join(unpriced)}: its calls are not in the sums.")
-        return _html.answer("\n".join(notes)) + _html.table_card(table("By model", self.df()))
+            yield f"No price is known for {', '.join(unpriced)}: such calls are not in the sums."
+        uncounted = sum(one.calls - one.priced for one in classes)
+        if uncounted:
+            yield f"{_calls(uncounted)} ended without a known number of tokens: moved, but not in the sums."
+        if self.calls and self.current is None:
+            yield "The policy in force is not beside: its choice depends on more than the log holds."
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count:,} calls"
+
+
+def _price(choice: Choice) -> str:
+    """Return what a choice costs in words; a sum with gaps says that it is the least."""
+    if choice.unroutable and not choice.calls:
+        return "no model at all"
+    return f"{'at least ' if choice.unpriced and choice.total is not None else ''}{show_usd(choice.total)}"
 
 
 def _nanos(amount: Decimal | None) -> Nanos | None:
     return None if amount is None else int(amount * 10**9)
+
+
+REPLAYABLE = ("score", "cheapest", "weighted", "random")
+"""The strategies whose choice depends on a call only through its eligible models."""
 
 
 def replay(
@@ -303,24 +360,32 @@ def replay(
     weights: Mapping[str, float] | None = None,
     models: Sequence[str] | None = None,
     since: Any = None,
+    current: Policy | None = None,
 ) -> Replay:
     """Replay ``policy`` over the log, with ``weights`` of its own and only the ``models`` named, if any are.
 
-    Raises UserError for a policy whose choice depends on more than the log holds: a function, latency or load.
+    ``current`` is the policy in force, which is shown beside. Raises UserError for a policy whose choice depends on
+    more than the log holds (a function, latency or load), for names that are not in the catalog, and for weights that
+    are no weights.
     """
-    if not isinstance(policy.strategy, str) or policy.strategy in ("fastest", "least-busy", "round-robin"):
+    if not isinstance(policy, Policy):
+        raise UserError(f"policy is a tk.Policy, such as tk.Policy('cheapest'), not {policy!r}.")
+    if policy.strategy not in REPLAYABLE:
         raise UserError(
             f"The strategy {policy.name!r} cannot be replayed: its choice depends on more than the log holds. "
-            "'score', 'cheapest', 'weighted' and 'random' can, with any weights and temperature."
+            f"{', '.join(map(repr, REPLAYABLE[:-1]))} and {REPLAYABLE[-1]!r} can, with any weights and temperature."
         )
+    if isinstance(models, str) or (models is not None and not len(models)):
+        raise UserError(f"models is a list of at least one model, such as ['small'], not {models!r}.")
+    # A policy in force may still weigh a model that is gone; in one that was just written, that is a slip.
+    own = () if policy is current else policy.weights
     known = {name for model in catalog.models for name in (model.id, model.name)}
-    for name in (*(weights or ()), *(models or ())):
+    for name in (*own, *(weights or ()), *(models or ())):
         if name not in known:
-            from tokenkit.errors import UnknownModel
-
             raise UnknownModel(name, sorted(known))
     if weights is not None:
         policy = Policy(policy.strategy, policy.temperature, {**policy.weights, **weights})
     prices = {model.id: model.price for model in catalog.models}
     slider = Slider(cube(ledger, prices, since=since), catalog, policy)
-    return Replay(ledger, slider, policy, models, since)
+    beside = current if current is not None and current.strategy in REPLAYABLE else None
+    return Replay(ledger, slider, policy, models, since, beside)

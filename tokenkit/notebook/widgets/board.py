@@ -5,33 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
+from uuid import uuid4
 
 import ipywidgets
 
 from tokenkit import _html
 from tokenkit.errors import TokenkitError
-from tokenkit.notebook.leaving import shown
+from tokenkit.notebook.leaving import Beneath
 from tokenkit.notebook.magics import told
 
 WIDE = {"description_width": "initial"}
+BROAD = "min(100% - 4px, 60em)"  # a control has a margin of two pixels on each side
 
 
 class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
     """A column of controls with an output beneath; ``body`` is its HTML, all of it escaped by whoever sets it."""
 
     def __init__(self, controls: Sequence[Any]) -> None:
-        self._shown = ipywidgets.HTML()
+        self._body = ""
+        self._beneath = Beneath(f"tokenkit-left-{uuid4().hex[:12]}", self._picture)
+        self._shown = ipywidgets.HTML(self._beneath.style)
         self._said = ipywidgets.HTML()
         super().__init__([*controls, self._said, self._shown])
 
     @property
     def body(self) -> str:
         """The HTML beneath the controls."""
-        return str(self._shown.value)
+        return self._body
 
     @body.setter
     def body(self, html: str) -> None:
-        self._shown.value = html
+        self._body = html
+        self._shown.value = html + self._beneath.style
+        self._beneath.follow()
 
     @property
     def message(self) -> str:
@@ -41,6 +47,7 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
     def say(self, text: str) -> None:
         """Show one line above the output; nothing clears it."""
         self._said.value = f'<div role="status">{escape(_html.visible(text, 400))}</div>' if text else ""
+        self._beneath.follow()
 
     def doing(self, work: Callable[[], None]) -> None:
         """Do something on a control's behalf: what goes wrong is shown here, since callbacks would swallow it."""
@@ -61,9 +68,12 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
         return made
 
     def _ipython_display_(self, **wanted: Any) -> None:
-        """Show: the living widget, which leaves its picture in the notebook when its kernel ends."""
+        """Show: the living widget, which leaves its picture in the notebook however its kernel ends."""
         data = self._repr_mimebundle_(**wanted)
-        shown(data[0] if isinstance(data, tuple) else data, self._picture)
+        self._beneath.show(data[0] if isinstance(data, tuple) else data)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(a widget: it lives in a notebook)"
 
     def _picture(self) -> str:
         return self.message + self.body

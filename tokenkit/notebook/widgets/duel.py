@@ -14,7 +14,8 @@ import ipywidgets
 from tokenkit import _html
 from tokenkit.adversarial import Adversarial
 from tokenkit.errors import UserError
-from tokenkit.notebook.widgets.board import WIDE, Board, button
+from tokenkit.notebook.widgets.board import BROAD, WIDE, Board, button
+from tokenkit.notebook.widgets.stored import Stored, stored
 from tokenkit.types import Delta
 
 if TYPE_CHECKING:
@@ -33,27 +34,34 @@ class Duel(Board):
         self.kit, self.max_tokens = kit, max_tokens
         self.runs: list[Adversarial] = []
         names = [model.id for model in kit.models if "chat" in model.capabilities]
-        wide = ipywidgets.Layout(width="min(100%, 60em)", height="5em")
+        wide = ipywidgets.Layout(width=BROAD, height="5em")
+        line = ipywidgets.Layout(width=BROAD)
         self.prompt = ipywidgets.Textarea(value=prompt, description="task", layout=wide)
         first, last = (names[0], names[-1]) if names else (None, None)
         self.planner = ipywidgets.Dropdown(options=names, value=first, description="planner", style=WIDE)
         self.critic = ipywidgets.Dropdown(options=names, value=last, description="critic", style=WIDE)
+        who = ipywidgets.HBox([self.planner, self.critic], layout=ipywidgets.Layout(flex_flow="row wrap"))
         self.rounds = ipywidgets.IntSlider(value=1, min=1, max=5, description="rounds", style=WIDE)
-        self.earlier = ipywidgets.Dropdown(options=[("none", -1)], value=-1, description="beside run", style=WIDE)
+        self.earlier = ipywidgets.Dropdown(
+            options=[("none", -1)], value=-1, description="beside run", style=WIDE, layout=line
+        )
         this = lambda: self  # noqa: E731 - the board exists once __init__ is done
         buttons = ipywidgets.HBox([
             button("Run", "let them argue", self.run, this), button("Stop", "stop the run", self.stop, this),
             button("Swap roles", "the critic plans, the planner criticises", self.swap, this),
         ])  # fmt: skip
         super().__init__([
-            self.prompt, ipywidgets.HBox([self.planner, self.critic]), self.rounds, buttons, self.earlier,
+            self.prompt, who, self.rounds, buttons, self.earlier,
         ])  # fmt: skip
+        self._stored: dict[str, Stored] = {}
         self.earlier.observe(lambda _: self.doing(self._show), names="value")
         self._cancel: Callable[[], None] | None = None
+        self._stopping = False
         self._thread: threading.Thread | None = None
         self._phases: list[tuple[str, str]] = []
         self._due = 0.0
-        self.body = _html.answer("Write a task and press Run.")
+        self.body = _html.answer("Write a task and press Run, or look at a stored run.")
+        self.doing(self._offer)
 
     def run(self) -> None:
         """Begin a run. Raises UserError while one is going on, or without a task."""
@@ -65,12 +73,15 @@ class Duel(Board):
             raise UserError(
                 "This kit knows no chat model, so there is nobody to argue: give it a provider's key first."
             )
-        self._phases = []
+        self._phases, self._stopping = [], False
         self._thread = threading.Thread(target=lambda: self.doing(self._argue), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the run at once; what was under way leaves its receipt."""
+        """Stop the run at once; what was under way leaves its receipt. Raises UserError where none is going on."""
+        if self._thread is None or not self._thread.is_alive():
+            raise UserError("Nothing is running.")
+        self._stopping = True  # for a run that has only just begun, and cannot be cancelled yet
         if self._cancel is not None:
             self._cancel()
 
@@ -95,12 +106,18 @@ class Duel(Board):
             raise
         finally:
             self._cancel = None
-        chosen = self.earlier.value
         self.runs.append(done)
-        beside = [(f"{n}: {run!r}", n) for n, run in enumerate(self.runs[:-1])]
-        self.earlier.options = [("none", -1), *beside]
-        self.earlier.value = chosen
+        self._offer()
         self._show()
+
+    def _offer(self) -> None:
+        """List the runs one can look at beside the latest: this widget's own, and those in the ledger."""
+        chosen, mine = self.earlier.value, {run.id for run in self.runs}
+        self._stored = {one.id: one for one in stored(self.kit.ledger) if one.id not in mine}
+        beside = [(f"{n}: {run!r}", n) for n, run in enumerate(self.runs[:-1])]
+        old = [(one.label, one.id) for one in self._stored.values()]
+        self.earlier.options = [("none", -1), *beside, *old]
+        self.earlier.value = chosen if chosen in {value for _, value in self.earlier.options} else -1
 
     async def _run(self) -> Adversarial:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
@@ -110,6 +127,8 @@ class Duel(Board):
                 loop.call_soon_threadsafe(lambda: task is not None and task.cancel())
 
         self._cancel = cancel
+        if self._stopping:
+            cancel()
         return await self.kit.aadversarial(
             self.prompt.value, planner=self.planner.value, critic=self.critic.value,
             rounds=int(self.rounds.value), show=self._heard, max_tokens=self.max_tokens,
@@ -129,15 +148,21 @@ class Duel(Board):
         self.body = _html.columns(self._phases) if self._phases else ""
 
     def _show(self) -> None:
-        if not self.runs:
-            return
-        shown = self.runs[-1]._repr_html_()
-        beside = int(self.earlier.value if self.earlier.value is not None else -1)
-        if beside >= 0:
-            half = '<div style="flex:1 1 24em;min-width:20em">'
-            other = self.runs[beside]._repr_html_()
-            shown = f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{half}{shown}</div>{half}{other}</div></div>'
-        self.body = shown
+        latest = self.runs[-1]._repr_html_() if self.runs else ""
+        chosen = self.earlier.value
+        other = ""
+        if isinstance(chosen, str):
+            other = self._stored[chosen].html
+        elif chosen is not None and chosen >= 0:
+            other = self.runs[chosen]._repr_html_()
+        if latest and other:
+            half = '<div style="flex:1 1 24em;min-width:min(20em,100%)">'
+            latest, other = (
+                f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{half}{latest}</div>',
+                f"{half}{other}</div></div>",
+            )
+        if latest or other:
+            self.body = latest + other
 
 
 def adversarial(kit: Kit, prompt: str = "", *, max_tokens: int = 400) -> Duel:

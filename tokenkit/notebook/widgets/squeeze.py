@@ -13,7 +13,7 @@ from tokenkit.compress import STAGES, recall
 from tokenkit.compress.damage import units
 from tokenkit.compress.pipeline import Compressed
 from tokenkit.money import round_to_nanos, show_usd
-from tokenkit.notebook.widgets.board import WIDE, Board, changed
+from tokenkit.notebook.widgets.board import BROAD, WIDE, Board, changed
 
 if TYPE_CHECKING:
     from tokenkit.kit import Kit
@@ -26,8 +26,8 @@ class Lab(Board):
 
     def __init__(self, kit: Kit, text: str, query: str) -> None:
         self.kit = kit
-        wide = ipywidgets.Layout(width="min(100%, 60em)")
-        tall = ipywidgets.Layout(width="min(100%, 60em)", height="9em")
+        wide = ipywidgets.Layout(width=BROAD)
+        tall = ipywidgets.Layout(width=BROAD, height="9em")
         self.text = ipywidgets.Textarea(value=text, description="text", layout=tall, continuous_update=False)
         self.query = ipywidgets.Text(value=query, description="question", layout=wide, continuous_update=False)
         self.target = ipywidgets.FloatSlider(
@@ -35,7 +35,10 @@ class Lab(Board):
             readout_format=".0%",
         )  # fmt: skip
         self.stages = {
-            name: ipywidgets.Checkbox(value=name in DEFAULT, description=name, indent=False) for name in STAGES
+            name: ipywidgets.Checkbox(
+                value=name in DEFAULT, description=name, indent=False, layout=ipywidgets.Layout(width="auto")
+            )
+            for name in STAGES
         }
         priced = [model.id for model in kit.models if model.price is not None]
         self.model = ipywidgets.Dropdown(options=priced, description="saved at the price of", style=WIDE)
