@@ -16,7 +16,7 @@ from typing import Literal
 
 from tokenkit.compress.choosing import chosen
 from tokenkit.compress.outline import BLANK, SECTION, Outline, outline
-from tokenkit.compress.relevance import FAR, STEPS, Scores, Spread, along, relevance, spread_along
+from tokenkit.compress.relevance import STEPS, Scores, Spread, along, distances, relevance, spread_along
 from tokenkit.compress.summarize import asked_for
 
 Geometry = Literal["tree", "poincare", "euclidean", "flat"]
@@ -93,10 +93,7 @@ def in_half_plane(scores: Scores, made: Outline, sizes: Sequence[int]) -> Scores
 
 
 def _places(made: Outline, sizes: Sequence[int]) -> list[float]:
-    steps = [0.0]
-    for kind, a, b in zip(made.separators[1:], sizes, sizes[1:], strict=False):
-        steps.append(STEPS[kind] + (a + b) / 2 / FAR)
-    return list(accumulate(steps))
+    return list(accumulate(distances(made, sizes, STEPS), initial=0.0))
 
 
 def unshared(scores: Scores, made: Outline, sizes: Sequence[int]) -> Scores:

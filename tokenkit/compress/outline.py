@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenkit.compress.spans import Span, fences, protected
@@ -51,21 +51,61 @@ def outline(text: str, keep: Sequence[str] = ()) -> Outline:
     """Read the outline of a text. Time is linear in its length."""
     code = fences(text)
     shots = _examples(text)
-    cuts = _cuts(text, code, protected(text, keep), shots)
+    headings = _headings(text)
+    whole = sorted([*code, *protected(text, keep), *shots, *((start, end) for start, (end, _, _) in headings.items())])
+    cuts = _cuts(text, whole, code, shots)
     ends = (*cuts[1:], len(text)) if text else ()
-    return _arranged(text, tuple(ends), [start for start, _ in code], {start for start, _ in shots})
+    for start, _ in code:
+        headings.pop(start, None)
+    return _arranged(text, tuple(ends), headings, {start for start, _ in shots}, set() if shots else _turns(text))
 
 
 _END = re.compile(r"\n|(?<=[.!?])[ \t]+(?=[A-Z\"'(\[“‘«])")
-_HEADING = re.compile(r"[ ]{0,3}(#{1,6})[ \t]+(\S.*)")
+_HEADING = re.compile(
+    r"^(?:[ ]{0,3}(?P<signs>#{1,6})[ \t]++(?P<title>\S.*)"
+    # Underlined, as Markdown and reStructuredText have it, or a line in bold type, either behind an empty line.
+    r"|(?:(?<=\n\n)|(?<![\s\S]))(?P<over>(?P<rule>[=~^\"*+-])(?P=rule){2,}\n)?"
+    r"(?P<above>[^\s|>][^\n|]{0,79})\n(?P<line>(?P<sign>[=~^\"*+-])(?P=sign){2,})[ \t]*$"
+    r"|(?:(?<=\n\n)|(?<![\s\S]))(?P<bold>\*\*[^*\n]{1,79}\*\*|__[^_\n]{1,79}__)[ \t]*$)",
+    re.MULTILINE,
+)
+_BOLD = 7  # the level of a line in bold type: below all signs
 _LABEL = re.compile(r"(?m)^(?:#{1,6} +|\*\*)?([A-Z][A-Za-z]{0,14})(?: *\d{1,3})?(?:\*\*)?:(?=\s)")
 _NAME = re.compile(r"(?:[A-Z][\w'’.-]*\s+(?:(?:of|the|de|von|van|di|da)\s+)*){0,4}[A-Z][\w'’-]*")
+_APART = re.compile(r"\n[^\S\n]*+\n\s*+")
+_SPEAKER = re.compile(r"(\W{0,3}[^\W\d_][^:\n]{0,30})(?<!\s):(?=\W)")
+_ALIKE = 0.6  # share of the blocks
 _ASIDE = re.compile(r"\s*\([^()]*\)")
 
 
-def _cuts(text: str, code: Sequence[Span], spans: Sequence[Span], shots: Sequence[Span]) -> list[int]:
-    """Return where pieces begin: at lines and sentences, but nowhere within what must stay whole."""
-    whole = sorted([*code, *spans, *shots])  # three sorted runs, merged in linear time
+def _headings(text: str) -> dict[int, tuple[int, int, str]]:
+    """Return headings by where they begin: where they end, their level from 1, their words."""
+    found: dict[int, tuple[int, int, str]] = {}
+    signs: dict[tuple[str, bool], int] = {}  # reStructuredText: levels are in the order of first use
+    for match in _HEADING.finditer(text):
+        if match["signs"]:
+            level, title = len(match["signs"]), match["title"]
+        elif match["bold"]:
+            level, title = _BOLD, match["bold"].strip("*_")
+        else:
+            if match["over"] and match["over"].strip() != match["line"]:
+                continue
+            level = signs.setdefault((match["sign"], bool(match["over"])), len(signs) + 1)
+            title = match["above"]
+        found[match.start()] = (match.end(), level, title.strip())
+    return found
+
+
+def _turns(text: str) -> set[int]:
+    """Return where turns of a conversation begin, if the text is one: few names, over and over, before most passages."""
+    passages = [0, *(match.end() for match in _APART.finditer(text))]
+    spoken = [match for start in passages if (match := _SPEAKER.match(text, start))]
+    few = 3 * len({match[1] for match in spoken}) <= len(spoken)
+    return {match.start() for match in spoken} if few and 2 * len(spoken) >= len(passages) else set()
+
+
+def _cuts(text: str, whole: Sequence[Span], code: Sequence[Span], shots: Sequence[Span]) -> list[int]:
+    """Return where pieces begin: at lines and sentences, but nowhere within what must stay ``whole``, which is sorted."""
     places = sorted({0, *(m.end() for m in _END.finditer(text)), *(s for s, _ in shots), *(s for s, _ in code)})
     found: list[int] = []
     at, until = 0, 0
@@ -76,7 +116,7 @@ def _cuts(text: str, code: Sequence[Span], spans: Sequence[Span], shots: Sequenc
         if place < until:
             continue
         if found and place - found[-1] > LONGEST_PIECE and not _inside(found[-1], place, shots):
-            found += _between_words(text, found[-1], place, spans)
+            found += _between_words(text, found[-1], place, whole)
         found.append(place)
     return found[:-1] if len(found) > 1 else found
 
@@ -108,16 +148,34 @@ def _near(spans: Sequence[Span], start: int, end: int) -> Sequence[Span]:
 
 
 def _examples(text: str) -> list[Span]:
-    """Return where worked examples are: at least three blocks that begin with the same label after a blank line."""
+    """Return where worked examples are: at least three blocks that begin with one label after a blank line.
+
+    Examples are alike: most have the same labels in the same order. The turns of a conversation do not.
+    """
     starts = [m for m in _LABEL.finditer(text) if m.start() == 0 or text[max(m.start() - 2, 0) : m.start()] == "\n\n"]
     label, count = next(iter(Counter(m[1] for m in starts).most_common(1)), ("", 0))
     if count < 3:
         return []
-    begins = [m.start() for m in starts if m[1] == label]
+    begins: list[int] = []
+    forms: list[tuple[str, ...]] = []
+    for match in starts:
+        if match[1] == label:
+            begins.append(match.start())
+            forms.append(())
+        elif forms:
+            forms[-1] += (match[1],)
+    if Counter(forms).most_common(1)[0][1] < _ALIKE * len(forms):
+        return []
     return list(zip(begins, [*begins[1:], len(text)], strict=True))
 
 
-def _arranged(text: str, ends: tuple[int, ...], code: Sequence[int], shots: set[int]) -> Outline:
+def _arranged(
+    text: str,
+    ends: tuple[int, ...],
+    headings: Mapping[int, tuple[int, int, str]],
+    shots: set[int],
+    turns: set[int],
+) -> Outline:
     separators: list[int] = []
     passages: list[int] = []
     sections: list[int] = []
@@ -125,24 +183,21 @@ def _arranged(text: str, ends: tuple[int, ...], code: Sequence[int], shots: set[
     parents, titles = [0], [""]
     subjects: list[str] = []
     stack = [(0, 0)]
-    start, fenced = 0, set(code)
+    start = 0
     for end in ends:
-        piece = text[start:end]
-        before = text[max(start - 2, 0) : start]
-        heading = _HEADING.match(piece) if start not in fenced and (not before or before[-1] == "\n") else None
+        heading = headings.get(start)
         if heading is not None:
-            while stack[-1][0] >= len(heading[1]):
+            _, level, title = heading
+            while stack[-1][0] >= level:
                 stack.pop()
             parents.append(stack[-1][1])
-            titles.append(heading[2].strip())
-            stack.append((len(heading[1]), len(titles) - 1))
+            titles.append(title)
+            stack.append((level, len(titles) - 1))
             kind = SECTION
-        elif not before or _blank_before(text, start) or start in shots:
-            kind = BLANK
         else:
-            kind = LINE if before[-1] == "\n" else INLINE
+            kind = _separator(text, start, start in shots, start in turns)
         if kind >= BLANK or not subjects:
-            subjects.append(_subject(piece, heading))
+            subjects.append(_subject(text[start:end], heading[2] if heading else None))
         separators.append(kind)
         passages.append(len(subjects) - 1)
         sections.append(stack[-1][1])
@@ -154,16 +209,21 @@ def _arranged(text: str, ends: tuple[int, ...], code: Sequence[int], shots: set[
     )  # fmt: skip
 
 
+def _separator(text: str, start: int, shot: bool, turn: bool) -> int:
+    before = text[max(start - 40, 0) : start]
+    if turn and start:
+        return LINE
+    if not before or shot or _BLANK_BEFORE.search(before):
+        return BLANK
+    return LINE if before[-1] == "\n" else INLINE
+
+
 _BLANK_BEFORE = re.compile(r"\n[ \t]*\r?\n[ \t]*$")
 
 
-def _blank_before(text: str, start: int) -> bool:
-    return _BLANK_BEFORE.search(text[max(start - 40, 0) : start]) is not None
-
-
-def _subject(piece: str, heading: re.Match[str] | None) -> str:
+def _subject(piece: str, heading: str | None) -> str:
     """Return what a passage is about: its title line, or the name that its first sentence begins with."""
-    line = (heading[2] if heading is not None else piece).strip()
+    line = (piece if heading is None else heading).strip()
     if not line or len(line) > LONGEST_TITLE or line.endswith((".", "!", "?", ":", ";", ",")):
         name = _NAME.match(line[: 2 * LONGEST_TITLE])
         line = name[0] if name is not None else ""
