@@ -139,9 +139,9 @@ def test_published_versions_come_back_and_save_more_than_a_unified_diff() -> Non
 def seconds(old: str, new: str) -> float:
     best = 1e9
     for _ in range(2):
-        started = time.perf_counter()
+        started = time.process_time()
         assert apply(old, delta(old, new, len)) == new
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     return best
 
 

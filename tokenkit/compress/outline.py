@@ -50,14 +50,16 @@ class Outline:
 def outline(text: str, keep: Sequence[str] = ()) -> Outline:
     """Read the outline of a text. Time is linear in its length."""
     code = fences(text)
-    shots = _examples(text)
+    labels, passages = _labelled(text)
+    shots = _examples(labels, len(text))
     headings = _headings(text)
+    turns = _spoken(text, headings) | (set() if shots else _turns(labels, passages))
     whole = sorted([*code, *protected(text, keep), *shots, *((start, end) for start, (end, _, _) in headings.items())])
     cuts = _cuts(text, whole, code, shots)
     ends = (*cuts[1:], len(text)) if text else ()
     for start, _ in code:
         headings.pop(start, None)
-    return _arranged(text, tuple(ends), headings, {start for start, _ in shots}, set() if shots else _turns(text))
+    return _arranged(text, tuple(ends), headings, {start for start, _ in shots}, turns)
 
 
 _END = re.compile(r"\n|(?<=[.!?])[ \t]+(?=[A-Z\"'(\[“‘«])")
@@ -70,11 +72,16 @@ _HEADING = re.compile(
     re.MULTILINE,
 )
 _BOLD = 7  # the level of a line in bold type: below all signs
-_LABEL = re.compile(r"(?m)^(?:#{1,6} +|\*\*)?([A-Z][A-Za-z]{0,14})(?: *\d{1,3})?(?:\*\*)?:(?=\s)")
+_LABEL = re.compile(
+    r"(?:#{1,6} +|[*_]{2}|(?:> ?)?\[[^\]\n]{1,30}\] ?)?(?P<name>[^\W\d_][^:\n]{0,30}?)(?: *\d{1,3})?(?:[*_]{2})?"
+    r":(?=[*\s])"
+)
+_SHORT = re.compile(r"[A-Z][A-Za-z]{0,14}")
 _NAME = re.compile(r"(?:[A-Z][\w'’.-]*\s+(?:(?:of|the|de|von|van|di|da)\s+)*){0,4}[A-Z][\w'’-]*")
 _APART = re.compile(r"\n[^\S\n]*+\n\s*+")
-_SPEAKER = re.compile(r"(\W{0,3}[^\W\d_][^:\n]{0,30})(?<!\s):(?=\W)")
-_ALIKE = 0.6  # share of the blocks
+_BLANKS = re.compile(r"\s*")
+_OFTEN = 3
+_ALIKE = 0.9  # share of the blocks; the last one may be open
 _ASIDE = re.compile(r"\s*\([^()]*\)")
 
 
@@ -96,20 +103,67 @@ def _headings(text: str) -> dict[int, tuple[int, int, str]]:
     return found
 
 
-def _turns(text: str) -> set[int]:
-    """Return where turns of a conversation begin, if the text is one: few names, over and over, before most passages."""
-    passages = [0, *(match.end() for match in _APART.finditer(text))]
-    spoken = [match for start in passages if (match := _SPEAKER.match(text, start))]
-    few = 3 * len({match[1] for match in spoken}) <= len(spoken)
-    return {match.start() for match in spoken} if few and 2 * len(spoken) >= len(passages) else set()
+def _spoken(text: str, headings: dict[int, tuple[int, int, str]]) -> set[int]:
+    """Take out of ``headings`` those that recur among their siblings, and return where they and their texts begin.
+
+    Nobody gives three sections beside one another the same title: it is the name of who speaks.
+    """
+    stack: list[tuple[int, int]] = [(0, -1)]
+    beside: dict[tuple[int, int, str], list[int]] = {}
+    for start, (_, level, title) in headings.items():
+        while stack[-1][0] >= level:
+            stack.pop()
+        beside.setdefault((stack[-1][1], level, title), []).append(start)
+        stack.append((level, start))
+    begins: set[int] = set()
+    for start in (start for starts in beside.values() if len(starts) >= _OFTEN for start in starts):
+        behind = _BLANKS.match(text, headings.pop(start)[0])
+        begins |= {start, behind.end()} if behind else {start}
+    return begins
+
+
+def _labelled(text: str) -> tuple[list[re.Match[str]], int]:
+    """Return the names with a colon that passages begin with, and how many passages there are."""
+    starts = [0, *(match.end() for match in _APART.finditer(text))]
+    return [match for start in starts if (match := _LABEL.match(text, start))], len(starts)
+
+
+def _turns(labels: Sequence[re.Match[str]], passages: int) -> set[int]:
+    """Return where turns of a conversation begin, if it is one: few names, over and over, before most passages."""
+    few = _OFTEN * len({match["name"] for match in labels}) <= len(labels)
+    return {match.start() for match in labels} if few and 2 * len(labels) >= passages else set()
+
+
+def _examples(labels: Sequence[re.Match[str]], end: int) -> list[Span]:
+    """Return where worked examples are: at least three blocks that begin with the same short label.
+
+    Examples are alike: most have the same labels in the same order. The turns of a conversation do not.
+    """
+    names = Counter(match["name"] for match in labels if _SHORT.fullmatch(match["name"]))
+    label, count = next(iter(names.most_common(1)), ("", 0))
+    if count < _OFTEN:
+        return []
+    begins: list[int] = []
+    forms: list[tuple[str, ...]] = []
+    for match in labels:
+        if match["name"] == label:
+            begins.append(match.start())
+            forms.append(())
+        elif forms:
+            forms[-1] += (match["name"],)
+    if Counter(forms[:-1]).most_common(1)[0][1] < _ALIKE * len(forms[:-1]):
+        return []
+    return list(zip(begins, [*begins[1:], end], strict=True))
 
 
 def _cuts(text: str, whole: Sequence[Span], code: Sequence[Span], shots: Sequence[Span]) -> list[int]:
-    """Return where pieces begin: at lines and sentences, but nowhere within what must stay ``whole``, which is sorted."""
-    places = sorted({0, *(m.end() for m in _END.finditer(text)), *(s for s, _ in shots), *(s for s, _ in code)})
+    """Return where pieces begin: at lines and sentences, nowhere within what must stay ``whole`` (sorted)."""
+    places = sorted(
+        {0, len(text), *(m.end() for m in _END.finditer(text)), *(s for s, _ in shots), *(s for s, _ in code)}
+    )
     found: list[int] = []
     at, until = 0, 0
-    for place in [*places, len(text)]:
+    for place in places:
         while at < len(whole) and whole[at][0] < place:
             until = max(until, whole[at][1])
             at += 1
@@ -145,28 +199,6 @@ def _near(spans: Sequence[Span], start: int, end: int) -> Sequence[Span]:
 
     low = bisect_left(spans, (start, 0))
     return spans[max(low - 1, 0) : bisect_left(spans, (end, 0))]
-
-
-def _examples(text: str) -> list[Span]:
-    """Return where worked examples are: at least three blocks that begin with one label after a blank line.
-
-    Examples are alike: most have the same labels in the same order. The turns of a conversation do not.
-    """
-    starts = [m for m in _LABEL.finditer(text) if m.start() == 0 or text[max(m.start() - 2, 0) : m.start()] == "\n\n"]
-    label, count = next(iter(Counter(m[1] for m in starts).most_common(1)), ("", 0))
-    if count < 3:
-        return []
-    begins: list[int] = []
-    forms: list[tuple[str, ...]] = []
-    for match in starts:
-        if match[1] == label:
-            begins.append(match.start())
-            forms.append(())
-        elif forms:
-            forms[-1] += (match[1],)
-    if Counter(forms).most_common(1)[0][1] < _ALIKE * len(forms):
-        return []
-    return list(zip(begins, [*begins[1:], len(text)], strict=True))
 
 
 def _arranged(
