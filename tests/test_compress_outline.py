@@ -6,11 +6,16 @@ import random
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tokenkit.compress import Aim, compress
+from tokenkit.compress.extracting import GONE
 from tokenkit.compress.hyperbolic import hyperbolic
-from tokenkit.compress.outline import BLANK, SECTION, outline
+from tokenkit.compress.outline import BLANK, SECTION, joined, outline
 from tokenkit.compress.summarize import summarize
 from tokenkit.tokens import count
+from tokenkit.types import Message
 
 CHAPTERS = {
     "signs": "# Guide\n\nIntro.\n\n## Install\n\nRun the setup.\n\n## Use\n\nCall it.\n",
@@ -93,3 +98,41 @@ def test_worked_examples_are_whole(shot: str) -> None:
     made = outline("".join(shot.format(n=n, m=2 * n) for n in range(6)))
     assert all(made.examples)
     assert len(made.pieces) == 6
+
+
+# Several texts are judged together.
+
+NOISE = [
+    f"Parcel {n} was sent on a Monday. It was heavy and came late. Nobody at the gate had seen it." for n in range(12)
+]
+ANSWER = "The lighthouse keeper is called Runa. She has kept the light since 1998. Ships know her voice."
+
+
+@pytest.mark.parametrize("stage", ["summarize", "hyperbolic"])
+@pytest.mark.parametrize("role", ["user", "tool"])
+def test_the_budget_goes_to_the_message_with_the_evidence(stage: str, role: str) -> None:
+    texts = [*NOISE[:7], ANSWER, *NOISE[7:]]
+    chat = (*(Message(role, text) for text in texts), Message("user", "Who keeps the lighthouse?"))  # type: ignore[arg-type]
+    made = compress(chat, [stage], Aim(target=0.2, query="Who keeps the lighthouse?"))
+    assert [m.role for m in made.messages] == [m.role for m in chat], "tool results and turns stay in their places"
+    assert made.messages[7].text == ANSWER
+    assert made.messages[-1] == chat[-1]
+    assert all(m.text for m in made.messages)
+    assert sum(m.text == GONE for m in made.messages) >= 8
+    free = sum(count(text) for text in texts)
+    assert sum(count(m.text) for m in made.messages[:-1]) <= 0.2 * free
+
+
+@given(st.lists(st.text(max_size=60) | st.sampled_from([*NOISE, ANSWER, "```\nopen", '<keep>a"', ""]), max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_what_is_open_in_one_text_does_not_reach_into_the_next(texts: list[str]) -> None:
+    made = joined([outline(text) for text in texts])
+    assert made.text == "".join(texts)
+    assert "".join(made.pieces) == made.text
+    lengths = {len(made.ends), len(made.separators), len(made.passages), len(made.sections), len(made.examples)}
+    assert len(lengths) == 1
+    assert max(made.passages, default=0) < max(len(made.subjects), 1)
+    assert len(made.parents) == len(made.titles)
+    shorter = compress([Message("user", text) for text in texts], ["summarize"], Aim(target=0.5, everything=True))
+    assert shorter.after <= shorter.before
+    assert "failed" not in (shorter.reports[0].skipped or "")

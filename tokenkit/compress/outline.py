@@ -62,6 +62,38 @@ def outline(text: str, keep: Sequence[str] = ()) -> Outline:
     return _arranged(text, tuple(ends), headings, {start for start, _ in shots}, turns)
 
 
+def joined(outlines: Sequence[Outline]) -> Outline:
+    """Return several texts as one outline: each a section, or, where they are short on the whole, turns of one talk."""
+    if len(outlines) == 1:
+        return outlines[0]
+    lengths = sorted(len(one.text) for one in outlines if one.text.strip())
+    talk = bool(lengths) and lengths[len(lengths) // 2] < TURN
+    ends: list[int] = []
+    separators: list[int] = []
+    passages: list[int] = []
+    sections: list[int] = []
+    parents, titles, subjects = [0], [""], [""]
+    for one in outlines:
+        at, below, first = ends[-1] if ends else 0, len(titles) - 1, len(subjects)
+        if talk and separators and one.ends:  # its first passage goes on with the one before it
+            first -= 1
+        ends += [at + end for end in one.ends]
+        separators += [LINE if talk else SECTION, *one.separators[1:]][: len(one.ends)]
+        passages += [first + passage for passage in one.passages]
+        subjects += one.subjects[1:] if first < len(subjects) else one.subjects
+        sections += [below + section if section else 0 for section in one.sections]
+        parents += [below + parent if parent else 0 for parent in one.parents[1:]]
+        titles += one.titles[1:]
+    return Outline(
+        "".join(one.text for one in outlines), tuple(ends), tuple(separators), tuple(passages), tuple(sections),
+        tuple(parents), tuple(titles), tuple(subjects), tuple(e for one in outlines for e in one.examples),
+    )  # fmt: skip
+
+
+TURN = 250
+"""Characters: messages of which half are shorter than this are the turns of a talk, and not documents."""
+
+
 _END = re.compile(r"\n|(?<=[.!?])[ \t]+(?=[A-Z\"'(\[“‘«])")
 _HEADING = re.compile(
     r"^(?:[ ]{0,3}(?P<signs>#{1,6})[ \t]++(?P<title>\S.*)"

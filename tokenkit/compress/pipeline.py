@@ -150,8 +150,8 @@ class _Stages(Mapping[str, Stage]):
         if name not in self._names:
             raise KeyError(name)
         module = import_module(f"tokenkit.compress.{name}")
-        made: Stage | None = getattr(module, "STAGE", None)
-        return made or Rewriting(name, False, _extractive(getattr(module, name)))
+        made: Stage = module.STAGE
+        return made
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -333,10 +333,6 @@ class _Plain:
 
     def __call__(self, messages: tuple[Message, ...], aim: Aim) -> tuple[Message, ...]:
         return tuple(self.function(messages, aim))
-
-
-def _extractive(function: Callable[..., str]) -> Callable[[str, Aim], str]:
-    return lambda text, aim: function(text, aim.query, aim.target, aim.count, aim.keep)
 
 
 def _remembering(function: Callable[[str], int]) -> Callable[[str], int]:

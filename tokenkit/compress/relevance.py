@@ -245,15 +245,18 @@ def spread_along(scores: Scores, made: Outline, sizes: Sequence[int], steps: Map
 def distances(made: Outline, sizes: Sequence[int], steps: Mapping[int, float]) -> Iterator[float]:
     """Yield how far each piece but the first is from the one before it: the text between, and what parts them.
 
-    An empty line between two short passages parts them less, by the square of how short of a paragraph they are.
+    An empty line between two short passages parts them less, by the square of how short of a paragraph they are. In a
+    small text everything is nearer, so that what counts as far and as a paragraph shrinks with it.
     """
     whole = passage_sizes(made, sizes)
+    total = sum(sizes) or 1
+    far, paragraph = min(FAR, total / FEWEST_FAR), min(PARAGRAPH, total / FEWEST_PARAGRAPHS)
     for i, (kind, (a, b)) in enumerate(zip(made.separators[1:], pairwise(sizes), strict=True), 1):
         step = steps[kind]
         if kind == BLANK:
             length = (whole[made.passages[i - 1]] + whole[made.passages[i]]) / 2
-            step = steps[LINE] + (step - steps[LINE]) * min(length / PARAGRAPH, 1.0) ** 2
-        yield step + (a + b) / 2 / FAR
+            step = steps[LINE] + (step - steps[LINE]) * min(length / paragraph, 1.0) ** 2
+        yield step + (a + b) / 2 / far
 
 
 def passage_sizes(made: Outline, sizes: Sequence[int]) -> list[int]:
@@ -269,6 +272,9 @@ PARAGRAPH = 500
 
 FAR = 4_000.0
 """Characters over which what is nearby fades to a third."""
+
+FEWEST_FAR, FEWEST_PARAGRAPHS = 8, 20
+"""A text is at least so many times as long as what is far, and as a paragraph, in it."""
 
 STEPS = {INLINE: 0.0, LINE: 0.02, BLANK: 1.0, SECTION: 2.0}
 """How far apart two pieces are because of what stands between them; a third is left over a distance of 1."""
