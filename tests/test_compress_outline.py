@@ -136,3 +136,18 @@ def test_what_is_open_in_one_text_does_not_reach_into_the_next(texts: list[str])
     shorter = compress([Message("user", text) for text in texts], ["summarize"], Aim(target=0.5, everything=True))
     assert shorter.after <= shorter.before
     assert "failed" not in (shorter.reports[0].skipped or "")
+
+
+@pytest.mark.parametrize(
+    ("sentences", "query"),
+    [
+        (["这是第一句话。", "多瑙河流经十个国家。", "今天下雨了。", "我们喝茶。"], "多瑙河在哪里"),
+        (["היום ירד גשם. ", "הדנובה זורמת דרך עשר מדינות. ", "שתינו תה. ", "אכלנו עוגה."], "הדנובה"),
+        (["هطل المطر اليوم. ", "يمر نهر الدانوب بعشر دول. ", "شربنا الشاي. ", "أكلنا الكعك."], "الدانوب"),
+        (["Сегодня шёл дождь. ", "Дунай течёт через десять стран. ", "Мы пили чай. ", "И ели торт."], "Дунай"),
+    ],
+)
+def test_sentences_of_other_scripts_are_chosen_by_their_words(sentences: list[str], query: str) -> None:
+    text = "".join(sentences)
+    assert outline(text).pieces == sentences
+    assert summarize(text, query, 0.5, count).strip() == sentences[1].strip()

@@ -255,6 +255,8 @@ def messages_of(prompt: Prompt, system: str | None = None) -> tuple[Message, ...
         return (*head, prompt)
     if isinstance(prompt, Mapping):
         return (*head, _message(prompt, 0))
+    if isinstance(prompt, bytes | bytearray) or not isinstance(prompt, Iterable):
+        raise UserError(f"A prompt is a text, a message or a list of messages, not {type(prompt).__name__}.")
     messages = tuple(_message(item, i) for i, item in enumerate(prompt))
     if not messages:
         raise UserError("The list of messages is empty: there is nothing to send.")

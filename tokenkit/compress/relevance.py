@@ -67,8 +67,18 @@ def relevance(made: Outline, query: str | None, spread: Spread) -> Scores:
 
 
 def stems(text: str) -> list[str]:
-    """Return the content words of a text, lower-case, without their endings."""
-    return [_stem(word) for word in map(str.lower, _WORD.findall(text)) if len(word) > 1 and word not in _STOP]
+    """Return the content words of a text, lower-case, without their endings; of Chinese, pairs of signs."""
+    words = [_stem(word) for word in map(str.lower, _WORD.findall(text)) if len(word) > 1 and word not in _STOP]
+    if text.isascii() or not any(word[0] >= _UNSPACED for word in words):
+        return words
+    return [part for word in words for part in (_pairs(word) if word[0] >= _UNSPACED else (word,))]
+
+
+_UNSPACED = "\u2e80"  # where the scripts begin that set no blanks between words
+
+
+def _pairs(word: str) -> list[str]:
+    return [word[i : i + 2] for i in range(len(word) - 1)] or [word]
 
 
 def _stem(word: str) -> str:
