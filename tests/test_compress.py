@@ -368,9 +368,9 @@ def test_another_process_with_another_hash_seed_makes_the_same() -> None:
 def seconds(text: str, stage: str) -> float:
     best = 1e9
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.process_time()
         compress(text, [stage], Aim(count=len))
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     return best
 
 

@@ -34,8 +34,8 @@ def test_a_delta_says_what_it_is_and_shows_whole_lines() -> None:
     lines.insert(20, "One line more,\r")
     new = "\n".join(lines)
     assert delta(POEM, new) == "\n".join(
-        [HEADER, "@5 1 ~ Line 4 of a poem about", "A new line four.", "@11-12 0 ~ Line 10 of a poem",
-         "@22+ 1 ~ Line 21 of a poem", "One line more,\r"]
+        [HEADER, "@5 1 ~ Line 4 of a", "A new line four.", "@11-12 0 ~ Line 10 of a",
+         "@22+ 1 ~ Line 21 of a", "One line more,\r"]
     )  # fmt: skip
     assert apply(POEM, delta(POEM, new)) == new
 
@@ -132,16 +132,17 @@ def test_published_versions_come_back_and_save_more_than_a_unified_diff() -> Non
         assert count(made) <= count(new)
         assert all(evidence in made for evidence in record["evidence"])
         plain = "".join(difflib.unified_diff(old.splitlines(True), new.splitlines(True), n=0))
+        assert count(made) <= min(count(plain), count(new)), record["id"]
         before, after, unified = before + count(new), after + count(made), unified + min(count(plain), count(new))
-    assert after < 0.8 * unified
+    assert after < 0.7 * unified
 
 
 def seconds(old: str, new: str) -> float:
     best = 1e9
     for _ in range(2):
-        started = time.perf_counter()
+        started = time.process_time()
         assert apply(old, delta(old, new, len)) == new
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     return best
 
 
@@ -208,7 +209,7 @@ def test_the_stage_finds_an_earlier_version_in_the_same_messages() -> None:
     made = compress(chat, ["diff"])
     assert made.messages[:2] == chat[:2]
     head, _, rest = made.messages[2].text.partition("\n")
-    assert head == "(Earlier text: the one that begins: Line 0 of a poem about)"
+    assert head == "(Earlier text: the one that begins: Line 0 of a)"
     assert apply(POEM, rest) == chat[2].text
 
 

@@ -195,9 +195,9 @@ def test_time_grows_with_the_text_and_no_faster(name: str, kind: str) -> None:
         text = ADVERSARIAL[kind](size)
         best = 9e9
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             STAGES[name](text, "Name 7 and river 5 budget", 0.3, len)
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.process_time() - began)
         return best
 
     small, large = seconds(60_000), seconds(240_000)

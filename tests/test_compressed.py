@@ -11,6 +11,7 @@ from shells import Cells, Spy, cells, shell
 
 from tokenkit import Kit
 from tokenkit.catalog import Model
+from tokenkit.compress.diff import HEADER
 from tokenkit.errors import UserError
 from tokenkit.layers.compressed import CACHE_SECONDS, Sent
 from tokenkit.pricing import flat
@@ -75,7 +76,7 @@ def test_a_later_version_goes_as_a_diff_and_says_so(kit: Kit, spy: Spy) -> None:
     new = old.replace("day 30", "day 31")
     messages = [Message("user", old), Message("assistant", "Noted."), Message("user", new)]
     receipt = kit.call(messages, compress="diff", compress_all=True, max_tokens=10).receipt
-    assert spy.prompt.startswith("Edits to earlier text")
+    assert spy.prompt.startswith(HEADER)
     assert receipt.stages[0].lossless
     from tokenkit.compress import apply
 

@@ -34,9 +34,16 @@ def test_an_empty_sweep_and_mistakes_are_told() -> None:
     with pytest.raises(UserError, match="queries must be a list, one for each of the 2"):
         tk.lab.sweep(TEXTS, queries=["one"])
     with pytest.raises(UserError, match="list of stage lists"):
-        tk.lab.sweep(TEXTS, ["normalize"])
+        tk.lab.sweep(TEXTS, "normalize")
     with pytest.raises(UserError, match="no compression stage"):
         tk.lab.sweep(TEXTS, [["nothing"]])
+
+
+def test_a_list_of_stages_may_be_written_as_one_text() -> None:
+    named = tk.lab.sweep(TEXTS, ["normalize", "normalize, summarize"], [0.5]).df()
+    listed = tk.lab.sweep(TEXTS, [["normalize"], ["normalize", "summarize"]], [0.5]).df()
+    assert list(named["stages"]) == list(listed["stages"])
+    assert list(named["tokens_after"]) == list(listed["tokens_after"])
 
 
 def test_a_model_without_a_price_saves_an_unknown_amount() -> None:

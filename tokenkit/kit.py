@@ -257,7 +257,10 @@ class Kit(Asking):
         )
         if wanted is None:
             raise UserError("Say which stages compress, as in stages=['normalize', 'summarize'].")
-        request = Request(messages_of(text_or_messages), model=model, compress=wanted)
+        if isinstance(text_or_messages, str):  # an empty one too: it is not sent
+            text_or_messages = Message("user", text_or_messages)
+        messages = messages_of(text_or_messages)
+        request = Request(messages, model=model, compress=wanted)
         flow = shortening(request, self.stages, self._abstracting)
         return drivers.drive(flow, self._world)
 

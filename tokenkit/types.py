@@ -255,7 +255,7 @@ def messages_of(prompt: Prompt, system: str | None = None) -> tuple[Message, ...
         return (*head, prompt)
     if isinstance(prompt, Mapping):
         return (*head, _message(prompt, 0))
-    if not isinstance(prompt, Iterable) or isinstance(prompt, bytes):
+    if isinstance(prompt, bytes | bytearray) or not isinstance(prompt, Iterable):
         raise UserError(f"A prompt is a text, a message or a list of messages, not {_kind(prompt)}.")
     messages = tuple(_message(item, i) for i, item in enumerate(prompt))
     if not messages:

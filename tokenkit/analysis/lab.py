@@ -11,6 +11,7 @@ from tokenkit.analysis.drawings import altair_late, chart_of, finished, nothing,
 from tokenkit.analysis.picture import Chart
 from tokenkit.analysis.theme import PALETTE
 from tokenkit.compress import Aim, compress, recall
+from tokenkit.compress.asked import asked
 from tokenkit.errors import UserError
 from tokenkit.pricing import PriceRule, resolve
 from tokenkit.tokens import count_text
@@ -77,7 +78,7 @@ def _finding(totals: pandas.DataFrame, what: str) -> str:
 
 def sweep(
     texts: Sequence[str],
-    stages: Sequence[Sequence[Any]] = DEFAULT,
+    stages: Sequence[str | Sequence[Any]] = DEFAULT,
     targets: Sequence[float] = (0.7, 0.5, 0.35, 0.2),
     queries: Sequence[str | None] | None = None,
     *,
@@ -86,6 +87,8 @@ def sweep(
     price: PriceRule | None = None,
 ) -> Sweep:
     """Compress every text with every list of stages to every target; nothing is sent.
+
+    A list of stages may also be written as one text: ``"normalize, summarize"``.
 
     ``queries`` and ``evidence`` (for each text the passages that matter) run beside ``texts``; without evidence, recall
     by words stands for it, and a text with no passages has none to keep. ``seconds`` are those of the compression
@@ -100,18 +103,19 @@ def sweep(
             raise UserError(f"{name} must be a list, one for each of the {len(texts)} texts, not {len(beside)}.")
     if evidence is not None and any(isinstance(passages, str) for passages in evidence):
         raise UserError("evidence is for each text a list of passages, such as [['Ships reach Basel.'], []].")
-    if stages and all(isinstance(one, str) for one in stages):
-        raise UserError("stages is a list of stage lists, such as [['normalize'], ['normalize', 'summarize']].")
+    if isinstance(stages, str):
+        raise UserError("stages is a list of stage lists, such as ['summarize', 'normalize, summarize'].")
+    lists = [asked(one) for one in stages]
     provider, _, name = model.rpartition("/")
     rule = price or resolve(provider or "openai", name)
     rows = []
     for place, text in enumerate(texts):
         query = queries[place] if queries is not None else None
-        for steps in stages:
+        for steps in (one.stages for one in lists if one is not None):
             for target in targets:
                 aim = Aim(target=target, query=query, model=model, count=lambda t: count_text(t, model).tokens)
                 began = time.perf_counter()
-                made = compress(text, list(steps), aim)
+                made = compress(text, steps, aim)
                 seconds = time.perf_counter() - began
                 row: dict[str, Any] = {
                     "text": place, "stages": ", ".join(map(_named, steps)), "target": target,

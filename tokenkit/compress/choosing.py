@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from tokenkit.compress.outline import Outline
 from tokenkit.compress.spans import Span, kept
@@ -15,33 +16,59 @@ def chosen(
 
     Pieces are whole or not there at all.
     """
-    total = count(made.text)
-    budget = int(target * total)
+    return picked(made, scores, target, count, keep, [(0, len(made.ends))])[0]
+
+
+def picked(
+    made: Outline,
+    scores: Sequence[float],
+    target: float,
+    count: Callable[[str], int],
+    keep: Sequence[str],
+    ranges: Sequence[Span],
+    instead: str = "",
+) -> list[str]:
+    """Return as :func:`chosen` does, for each of several texts what is chosen of it, the best of all coming first.
+
+    ``ranges`` are the pieces of each text; one of which nothing is chosen becomes ``instead``, if that is shorter.
+    """
     pieces = made.pieces
-    forced = _forced(made, kept(made.text, keep))
+    texts = ["".join(pieces[a:b]) for a, b in ranges]
+    budget = int(target * sum(map(count, texts)))
+    forced = [f for (a, b), text in zip(ranges, texts, strict=True) for f in _forced(pieces[a:b], kept(text, keep))]
     order = sorted((i for i, piece in enumerate(pieces) if piece.strip()), key=lambda i: (-scores[i], i))
     order = [i for i in order if forced[i]] + [i for i in order if not forced[i]]
     must = sum(forced)
     sizes = [count(piece) for piece in pieces]
-    goal, best = float(budget), ""
+    rest = count(instead) if instead else 0
+
+    def written(taken: set[int]) -> list[str]:
+        made = [_joined(pieces[a:b], {i - a for i in range(a, b) if i in taken}) for a, b in ranges]
+        return [
+            one if one.strip() or not rest or not text.strip() else (instead if rest < count(text) else text)
+            for one, text in zip(made, texts, strict=True)
+        ]
+
+    goal, most, best = float(budget - rest * len(ranges)), -1, [""]
     # The pieces' tokens add up to a little more than those of the text they make.
     for _ in range(3):
-        text = _joined(pieces, _taken(sizes, order, must, goal))
-        size = count(text)
+        tried = written(_taken(sizes, order, must, goal))
+        size = sum(map(count, tried))
         if size > budget:
             goal *= budget / size * 0.995
             continue
-        best = max(best, text, key=len)
+        if size > most:
+            most, best = size, tried
         if size >= 0.98 * budget or not size:
             break
         goal *= budget / size
-    return best or _joined(pieces, set(order[:must]))
+    return best if most > 0 or (most == 0 and not must) else written(set(order[:must]))
 
 
-def _forced(made: Outline, spans: Sequence[Span]) -> list[bool]:
-    found = [False] * len(made.ends)
+def _forced(pieces: Sequence[str], spans: Sequence[Span]) -> list[bool]:
+    found = [False] * len(pieces)
     at, start = 0, 0
-    for i, end in enumerate(made.ends):
+    for i, end in enumerate(accumulate(map(len, pieces))):
         while at < len(spans) and spans[at][1] <= start:
             at += 1
         found[i] = at < len(spans) and spans[at][0] < end

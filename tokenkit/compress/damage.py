@@ -45,7 +45,10 @@ def units(text: str) -> Iterator[Span]:
 
 
 _BLANKS = re.compile(r"\"(?:[^\"\\]|\\.)*+\"|[ \t\r\n]++")
-_SPLIT = re.compile(r"\n|(?<=[.!?])[^\S\n]++(?=[A-Z\"'(\[“‘«])")
+BEGINS = r"A-ZÀ-ÖØ-ÞΑ-ΩЀ-Я\u0590-\u1fff\u2e80-\U0003ffff\"'(\[“‘«"
+"""What a sentence begins with, for a pattern: a capital, a letter of a script that has none, or an opening sign."""
+
+_SPLIT = re.compile(rf"\n|(?<=[.!?؟۔।])[^\S\n]++(?=[{BEGINS}])|(?<=[。！？])(?![。！？”’」』）])")
 _NUMBER = re.compile(r"[0-9](?<![\w.].)[0-9]*+(?:,[0-9]++)*+(?:\.[0-9]++)?")
 _LINK = re.compile(r"https?://[^\s)>\]\"'`]++")
 _FAR = 200  # searches to the end of the text

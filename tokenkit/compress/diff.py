@@ -17,8 +17,12 @@ from tokenkit.errors import UserError
 from tokenkit.tokens import count as count_tokens
 from tokenkit.types import Message
 
-HEADER = "Edits to earlier text (@lines, new count)"
-"""The line a delta begins with: enough to read the rest by, and half the price of a sentence."""
+HEADER = "Earlier text edited (@lines, count)"
+"""The line a delta begins with: enough to read the rest by, in eight tokens."""
+
+
+Hint = Callable[[str], str]
+"""What is said of an earlier line behind an edit's place."""
 
 
 def delta(old: str, new: str, count: Callable[[str], int] = count_tokens) -> str:
@@ -70,21 +74,23 @@ _EDIT = re.compile(
 )
 _WHOLE, _NONE = "@all", "@none"
 _SPARE = 24  # characters; a shared block this short costs less to send again than another edit's line
-_HINT = 24
+_HINT = 16
+_FEW = 2  # edits; so few are found without hints, which would make them dearer than a unified diff
 _LONG_LINE = 1_000
 _MOST_PASSAGES = 64
 
 
 def _edits(old: str, new: str) -> str:
     lines, news = old.split("\n"), new.split("\n")
-    made = [HEADER]
-    for a, a_end, b, b_end in _hunks(lines, news):
+    made, hunks = [HEADER], list(_hunks(lines, news))
+    hint = _hint if len(hunks) > _FEW else _unsaid
+    for a, a_end, b, b_end in hunks:
         same = a_end - a == b_end - b
         if same and any(len(line) > _LONG_LINE for line in lines[a:a_end]):
             for i, j in zip(range(a, a_end), range(b, b_end), strict=True):
-                made += _line(lines, i, news[j])
+                made += _line(lines, i, news[j], hint)
         else:
-            made += _edit(lines, a, a_end, news[b:b_end])
+            made += _edit(lines, a, a_end, news[b:b_end], hint)
     return "\n".join(made if len(made) > 1 else [HEADER, _NONE])
 
 
@@ -101,13 +107,13 @@ def _hunks(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int, i
         a, b = block.a + block.size, block.b + block.size
 
 
-def _edit(old: Sequence[str], a: int, a_end: int, rows: Sequence[str]) -> list[str]:
+def _edit(old: Sequence[str], a: int, a_end: int, rows: Sequence[str], hint: Hint) -> list[str]:
     """Write one edit: its line, then the rows that come."""
     if a == a_end:
-        place, hint = f"{a}+", _hint(old[a - 1]) if a else ""
+        place, shown = f"{a}+", hint(old[a - 1]) if a else ""
     else:
-        place, hint = f"{a + 1}" if a_end == a + 1 else f"{a + 1}-{a_end}", _hint(old[a])
-    return [f"@{place} {len(rows)}{hint}", *rows]
+        place, shown = f"{a + 1}" if a_end == a + 1 else f"{a + 1}-{a_end}", hint(old[a])
+    return [f"@{place} {len(rows)}{shown}", *rows]
 
 
 def _hint(line: str) -> str:
@@ -118,18 +124,22 @@ def _hint(line: str) -> str:
     return f" ~ {begin}" if begin and begin.isprintable() else ""
 
 
-def _line(old: Sequence[str], at: int, new: str) -> list[str]:
+def _unsaid(line: str) -> str:
+    return ""
+
+
+def _line(old: Sequence[str], at: int, new: str, hint: Hint) -> list[str]:
     """Write an edit of one line: of a very long one the passages that changed, else all of it."""
     line = old[at]
     if line == new:
         return []
-    whole = _edit(old, at, at + 1, [new])
+    whole = _edit(old, at, at + 1, [new], hint)
     if len(line) <= _LONG_LINE or len(new) <= _LONG_LINE:
         return whole
     rows = _passages(line, new)
     if not rows or sum(map(len, rows)) > len(new) // 2 or _replaced(line, rows) != new:
         return whole
-    return [f"@{at + 1}/ {len(rows)}{_hint(line)}", *rows]
+    return [f"@{at + 1}/ {len(rows)}{hint(line)}", *rows]
 
 
 _CLAUSE = re.compile(r"[^.,;:!?]{1,200}[.,;:!?]*\s*|[.,;:!?]+\s*")

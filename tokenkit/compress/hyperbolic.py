@@ -15,8 +15,9 @@ from itertools import accumulate
 from typing import Literal
 
 from tokenkit.compress.choosing import chosen
+from tokenkit.compress.extracting import Extracting
 from tokenkit.compress.outline import BLANK, SECTION, Outline, outline
-from tokenkit.compress.relevance import FAR, STEPS, Scores, Spread, along, relevance, spread_along
+from tokenkit.compress.relevance import STEPS, Scores, Spread, along, distances, relevance, spread_along
 from tokenkit.compress.summarize import asked_for
 
 Geometry = Literal["tree", "poincare", "euclidean", "flat"]
@@ -49,8 +50,11 @@ def hyperbolic(
     for no sharing between neighbours.
     """
     made = outline(text, keep)
-    scores = asked_for(made, relevance(made, query, GEOMETRIES[geometry]), query)
-    return chosen(made, scores, target, count, keep)
+    return chosen(made, _scores(made, query, geometry), target, count, keep)
+
+
+def _scores(made: Outline, query: str | None, geometry: Geometry) -> Scores:
+    return asked_for(made, relevance(made, query, GEOMETRIES[geometry]), query)
 
 
 def in_tree(scores: Scores, made: Outline, sizes: Sequence[int]) -> Scores:
@@ -93,10 +97,7 @@ def in_half_plane(scores: Scores, made: Outline, sizes: Sequence[int]) -> Scores
 
 
 def _places(made: Outline, sizes: Sequence[int]) -> list[float]:
-    steps = [0.0]
-    for kind, a, b in zip(made.separators[1:], sizes, sizes[1:], strict=False):
-        steps.append(STEPS[kind] + (a + b) / 2 / FAR)
-    return list(accumulate(steps))
+    return list(accumulate(distances(made, sizes, STEPS), initial=0.0))
 
 
 def unshared(scores: Scores, made: Outline, sizes: Sequence[int]) -> Scores:
@@ -110,3 +111,6 @@ GEOMETRIES: Mapping[str, Spread] = {
     "euclidean": along,
     "flat": unshared,
 }
+
+
+STAGE = Extracting("hyperbolic", lambda made, aim: _scores(made, aim.query, "tree"))

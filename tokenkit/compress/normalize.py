@@ -37,18 +37,19 @@ def normalize(text: str, keep: Sequence[str] = ()) -> str:
 
 
 def _change(text: str, aim: Aim) -> str:
-    return normalize(text, aim.keep)
+    # A question within the text is not to be worded anew: what shows where it stands may be looking for it.
+    asked = (aim.query or "").strip()
+    return normalize(text, (*aim.keep, asked) if asked and asked != text.strip() else aim.keep)
 
 
 STAGE = Rewriting("normalize", True, _change)
 
-_HIDDEN = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad\r"))  # zero-width space, word joiner, byte order mark, …
-_HIDDEN[0xA0] = ord(" ")
+_HIDDEN = "\u200b\u2060\ufeff\u00ad\r"  # zero-width space, word joiner, byte order mark, soft hyphen
 _BLANK = re.compile(r"\s")
 _ODD = re.compile("[\u200b\u2060\ufeff\u00ad\r\u00a0]")
 _TRAILING = re.compile(r"[ \t]++(?=\n)")
 _EMPTY = re.compile(r"\n{3,}")
-_RUN = re.compile(r"(?<=[^\s]) {2,}")
+_RUN = re.compile(r"  +")
 _CELL = re.compile(r"(?<!\\)[ \t]*+\|[ \t]*+")
 
 
@@ -72,7 +73,9 @@ def _cleaned(text: str, fixed: Sequence[Span], swaps: Mapping[Span, str], tables
 def _tidy(piece: str, *, begins: bool, ends: bool) -> str:
     """Clean what stands between two fixed spans; ``begins`` a line, ``ends`` the text."""
     if _ODD.search(piece):
-        piece = piece.translate(_HIDDEN)
+        piece = piece.replace("\u00a0", " ")
+        for sign in _HIDDEN:
+            piece = piece.replace(sign, "")
     if not begins and piece[:2] == "  ":  # behind a span, where no letter shows that the line has begun
         piece = " " + piece.lstrip(" ")
     if ends:
@@ -81,7 +84,10 @@ def _tidy(piece: str, *, begins: bool, ends: bool) -> str:
         piece = _TRAILING.sub("", piece)
     if "\n\n\n" in piece:
         piece = _EMPTY.sub("\n\n", piece)
-    return _RUN.sub(" ", piece) if "  " in piece else piece
+    if "  " not in piece:
+        return piece
+    # Not those a line begins with. Looking behind is left to Python: so the search can skip to the next two blanks.
+    return _RUN.sub(lambda run: run[0] if piece[run.start() - 1 : run.start()].strip() == "" else " ", piece)
 
 
 def _within(spans: Sequence[Span], place: int) -> bool:

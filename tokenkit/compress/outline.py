@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tokenkit.compress.damage import BEGINS
 from tokenkit.compress.spans import Span, fences, protected
 
 INLINE, LINE, BLANK, SECTION = range(4)
@@ -50,33 +51,159 @@ class Outline:
 def outline(text: str, keep: Sequence[str] = ()) -> Outline:
     """Read the outline of a text. Time is linear in its length."""
     code = fences(text)
-    shots = _examples(text)
-    cuts = _cuts(text, code, protected(text, keep), shots)
+    labels, passages = _labelled(text)
+    shots = _examples(labels, len(text))
+    headings = _headings(text)
+    turns = _spoken(text, headings) | (set() if shots else _turns(labels, passages))
+    whole = sorted([*code, *protected(text, keep), *shots, *((start, end) for start, (end, _, _) in headings.items())])
+    cuts = _cuts(text, whole, code, shots)
     ends = (*cuts[1:], len(text)) if text else ()
-    return _arranged(text, tuple(ends), [start for start, _ in code], {start for start, _ in shots})
+    for start, _ in code:
+        headings.pop(start, None)
+    return _arranged(text, tuple(ends), headings, {start for start, _ in shots}, turns)
 
 
-_END = re.compile(r"\n|(?<=[.!?])[ \t]+(?=[A-Z\"'(\[“‘«])")
-_HEADING = re.compile(r"[ ]{0,3}(#{1,6})[ \t]+(\S.*)")
-_LABEL = re.compile(r"(?m)^(?:#{1,6} +|\*\*)?([A-Z][A-Za-z]{0,14})(?: *\d{1,3})?(?:\*\*)?:(?=\s)")
+def joined(outlines: Sequence[Outline]) -> Outline:
+    """Return several texts as one outline: each a section, or, where they are short on the whole, turns of one talk."""
+    if len(outlines) == 1:
+        return outlines[0]
+    lengths = sorted(len(one.text) for one in outlines if one.text.strip())
+    talk = bool(lengths) and lengths[len(lengths) // 2] < TURN
+    ends: list[int] = []
+    separators: list[int] = []
+    passages: list[int] = []
+    sections: list[int] = []
+    parents, titles, subjects = [0], [""], [""]
+    for one in outlines:
+        at, below, first = ends[-1] if ends else 0, len(titles) - 1, len(subjects)
+        if talk and separators and one.ends:  # its first passage goes on with the one before it
+            first -= 1
+        ends += [at + end for end in one.ends]
+        separators += [LINE if talk else SECTION, *one.separators[1:]][: len(one.ends)]
+        passages += [first + passage for passage in one.passages]
+        subjects += one.subjects[1:] if first < len(subjects) else one.subjects
+        sections += [below + section if section else 0 for section in one.sections]
+        parents += [below + parent if parent else 0 for parent in one.parents[1:]]
+        titles += one.titles[1:]
+    return Outline(
+        "".join(one.text for one in outlines), tuple(ends), tuple(separators), tuple(passages), tuple(sections),
+        tuple(parents), tuple(titles), tuple(subjects), tuple(e for one in outlines for e in one.examples),
+    )  # fmt: skip
+
+
+TURN = 250
+"""Characters: messages of which half are shorter than this are the turns of a talk, and not documents."""
+
+
+_END = re.compile(rf"\n|(?<=[.!?؟۔।])[ \t]+(?=[{BEGINS}])|(?<=[。！？])(?![。！？”’」』）])")
+_HEADING = re.compile(
+    r"^(?:[ ]{0,3}(?P<signs>#{1,6})[ \t]++(?P<title>\S.*)"
+    # Underlined, as Markdown and reStructuredText have it, or a line in bold type, either behind an empty line.
+    r"|(?:(?<=\n\n)|(?<![\s\S]))(?P<over>(?P<rule>[=~^\"*+-])(?P=rule){2,}\n)?"
+    r"(?P<above>[^\s|>][^\n|]{0,79})\n(?P<line>(?P<sign>[=~^\"*+-])(?P=sign){2,})[ \t]*$"
+    r"|(?:(?<=\n\n)|(?<![\s\S]))(?P<bold>\*\*[^*\n]{1,79}\*\*|__[^_\n]{1,79}__)[ \t]*$)",
+    re.MULTILINE,
+)
+_BOLD = 7  # the level of a line in bold type: below all signs
+_LABEL = re.compile(
+    r"(?:#{1,6} +|[*_]{2}|(?:> ?)?\[[^\]\n]{1,30}\] ?)?(?P<name>[^\W\d_][^:\n]{0,30}?)(?: *\d{1,3})?(?:[*_]{2})?"
+    r":(?=[*\s])"
+)
+_SHORT = re.compile(r"[A-Z][A-Za-z]{0,14}")
 _NAME = re.compile(r"(?:[A-Z][\w'’.-]*\s+(?:(?:of|the|de|von|van|di|da)\s+)*){0,4}[A-Z][\w'’-]*")
+_APART = re.compile(r"\n[^\S\n]*+\n\s*+")
+_BLANKS = re.compile(r"\s*")
+_OFTEN = 3
+_ALIKE = 0.9  # share of the blocks; the last one may be open
 _ASIDE = re.compile(r"\s*\([^()]*\)")
 
 
-def _cuts(text: str, code: Sequence[Span], spans: Sequence[Span], shots: Sequence[Span]) -> list[int]:
-    """Return where pieces begin: at lines and sentences, but nowhere within what must stay whole."""
-    whole = sorted([*code, *spans, *shots])  # three sorted runs, merged in linear time
-    places = sorted({0, *(m.end() for m in _END.finditer(text)), *(s for s, _ in shots), *(s for s, _ in code)})
+def _headings(text: str) -> dict[int, tuple[int, int, str]]:
+    """Return headings by where they begin: where they end, their level from 1, their words."""
+    found: dict[int, tuple[int, int, str]] = {}
+    signs: dict[tuple[str, bool], int] = {}  # reStructuredText: levels are in the order of first use
+    for match in _HEADING.finditer(text):
+        if match["signs"]:
+            level, title = len(match["signs"]), match["title"]
+        elif match["bold"]:
+            level, title = _BOLD, match["bold"].strip("*_")
+        else:
+            if match["over"] and match["over"].strip() != match["line"]:
+                continue
+            level = signs.setdefault((match["sign"], bool(match["over"])), len(signs) + 1)
+            title = match["above"]
+        found[match.start()] = (match.end(), level, title.strip())
+    return found
+
+
+def _spoken(text: str, headings: dict[int, tuple[int, int, str]]) -> set[int]:
+    """Take out of ``headings`` those that recur among their siblings, and return where they and their texts begin.
+
+    Nobody gives three sections beside one another the same title: it is the name of who speaks.
+    """
+    stack: list[tuple[int, int]] = [(0, -1)]
+    beside: dict[tuple[int, int, str], list[int]] = {}
+    for start, (_, level, title) in headings.items():
+        while stack[-1][0] >= level:
+            stack.pop()
+        beside.setdefault((stack[-1][1], level, title), []).append(start)
+        stack.append((level, start))
+    begins: set[int] = set()
+    for start in (start for starts in beside.values() if len(starts) >= _OFTEN for start in starts):
+        behind = _BLANKS.match(text, headings.pop(start)[0])
+        begins |= {start, behind.end()} if behind else {start}
+    return begins
+
+
+def _labelled(text: str) -> tuple[list[re.Match[str]], int]:
+    """Return the names with a colon that passages begin with, and how many passages there are."""
+    starts = [0, *(match.end() for match in _APART.finditer(text))]
+    return [match for start in starts if (match := _LABEL.match(text, start))], len(starts)
+
+
+def _turns(labels: Sequence[re.Match[str]], passages: int) -> set[int]:
+    """Return where turns of a conversation begin, if it is one: few names, over and over, before most passages."""
+    few = _OFTEN * len({match["name"] for match in labels}) <= len(labels)
+    return {match.start() for match in labels} if few and 2 * len(labels) >= passages else set()
+
+
+def _examples(labels: Sequence[re.Match[str]], end: int) -> list[Span]:
+    """Return where worked examples are: at least three blocks that begin with the same short label.
+
+    Examples are alike: most have the same labels in the same order. The turns of a conversation do not.
+    """
+    names = Counter(match["name"] for match in labels if _SHORT.fullmatch(match["name"]))
+    label, count = next(iter(names.most_common(1)), ("", 0))
+    if count < _OFTEN:
+        return []
+    begins: list[int] = []
+    forms: list[tuple[str, ...]] = []
+    for match in labels:
+        if match["name"] == label:
+            begins.append(match.start())
+            forms.append(())
+        elif forms:
+            forms[-1] += (match["name"],)
+    if Counter(forms[:-1]).most_common(1)[0][1] < _ALIKE * len(forms[:-1]):
+        return []
+    return list(zip(begins, [*begins[1:], end], strict=True))
+
+
+def _cuts(text: str, whole: Sequence[Span], code: Sequence[Span], shots: Sequence[Span]) -> list[int]:
+    """Return where pieces begin: at lines and sentences, nowhere within what must stay ``whole`` (sorted)."""
+    places = sorted(
+        {0, len(text), *(m.end() for m in _END.finditer(text)), *(s for s, _ in shots), *(s for s, _ in code)}
+    )
     found: list[int] = []
     at, until = 0, 0
-    for place in [*places, len(text)]:
+    for place in places:
         while at < len(whole) and whole[at][0] < place:
             until = max(until, whole[at][1])
             at += 1
         if place < until:
             continue
         if found and place - found[-1] > LONGEST_PIECE and not _inside(found[-1], place, shots):
-            found += _between_words(text, found[-1], place, spans)
+            found += _between_words(text, found[-1], place, whole)
         found.append(place)
     return found[:-1] if len(found) > 1 else found
 
@@ -107,17 +234,13 @@ def _near(spans: Sequence[Span], start: int, end: int) -> Sequence[Span]:
     return spans[max(low - 1, 0) : bisect_left(spans, (end, 0))]
 
 
-def _examples(text: str) -> list[Span]:
-    """Return where worked examples are: at least three blocks that begin with the same label after a blank line."""
-    starts = [m for m in _LABEL.finditer(text) if m.start() == 0 or text[max(m.start() - 2, 0) : m.start()] == "\n\n"]
-    label, count = next(iter(Counter(m[1] for m in starts).most_common(1)), ("", 0))
-    if count < 3:
-        return []
-    begins = [m.start() for m in starts if m[1] == label]
-    return list(zip(begins, [*begins[1:], len(text)], strict=True))
-
-
-def _arranged(text: str, ends: tuple[int, ...], code: Sequence[int], shots: set[int]) -> Outline:
+def _arranged(
+    text: str,
+    ends: tuple[int, ...],
+    headings: Mapping[int, tuple[int, int, str]],
+    shots: set[int],
+    turns: set[int],
+) -> Outline:
     separators: list[int] = []
     passages: list[int] = []
     sections: list[int] = []
@@ -125,24 +248,21 @@ def _arranged(text: str, ends: tuple[int, ...], code: Sequence[int], shots: set[
     parents, titles = [0], [""]
     subjects: list[str] = []
     stack = [(0, 0)]
-    start, fenced = 0, set(code)
+    start = 0
     for end in ends:
-        piece = text[start:end]
-        before = text[max(start - 2, 0) : start]
-        heading = _HEADING.match(piece) if start not in fenced and (not before or before[-1] == "\n") else None
+        heading = headings.get(start)
         if heading is not None:
-            while stack[-1][0] >= len(heading[1]):
+            _, level, title = heading
+            while stack[-1][0] >= level:
                 stack.pop()
             parents.append(stack[-1][1])
-            titles.append(heading[2].strip())
-            stack.append((len(heading[1]), len(titles) - 1))
+            titles.append(title)
+            stack.append((level, len(titles) - 1))
             kind = SECTION
-        elif not before or _blank_before(text, start) or start in shots:
-            kind = BLANK
         else:
-            kind = LINE if before[-1] == "\n" else INLINE
+            kind = _separator(text, start, start in shots, start in turns)
         if kind >= BLANK or not subjects:
-            subjects.append(_subject(piece, heading))
+            subjects.append(_subject(text[start:end], heading[2] if heading else None))
         separators.append(kind)
         passages.append(len(subjects) - 1)
         sections.append(stack[-1][1])
@@ -154,16 +274,21 @@ def _arranged(text: str, ends: tuple[int, ...], code: Sequence[int], shots: set[
     )  # fmt: skip
 
 
+def _separator(text: str, start: int, shot: bool, turn: bool) -> int:
+    before = text[max(start - 40, 0) : start]
+    if turn and start:
+        return LINE
+    if not before or shot or _BLANK_BEFORE.search(before):
+        return BLANK
+    return LINE if before[-1] == "\n" else INLINE
+
+
 _BLANK_BEFORE = re.compile(r"\n[ \t]*\r?\n[ \t]*$")
 
 
-def _blank_before(text: str, start: int) -> bool:
-    return _BLANK_BEFORE.search(text[max(start - 40, 0) : start]) is not None
-
-
-def _subject(piece: str, heading: re.Match[str] | None) -> str:
+def _subject(piece: str, heading: str | None) -> str:
     """Return what a passage is about: its title line, or the name that its first sentence begins with."""
-    line = (heading[2] if heading is not None else piece).strip()
+    line = (piece if heading is None else heading).strip()
     if not line or len(line) > LONGEST_TITLE or line.endswith((".", "!", "?", ":", ";", ",")):
         name = _NAME.match(line[: 2 * LONGEST_TITLE])
         line = name[0] if name is not None else ""

@@ -44,10 +44,10 @@ class Aim:
 
     def __post_init__(self) -> None:
         for name, share in (("target", self.target), ("recall", self.recall)):
-            if share is not None and not 0 < share <= 1:
+            if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
                 raise UserError(f"{name} is a share above 0 and at most 1, not {share!r}: 0.4 keeps 40 %.")
-        if self.tokens is not None and self.tokens < 1:
-            raise UserError(f"A budget must be at least 1 token, not {self.tokens!r}.")
+        if self.tokens is not None and not (isinstance(self.tokens, int) and self.tokens >= 1):
+            raise UserError(f"A budget must be at least 1 token, and a whole number, not {self.tokens!r}.")
 
 
 class Stage(Protocol):
@@ -150,8 +150,8 @@ class _Stages(Mapping[str, Stage]):
         if name not in self._names:
             raise KeyError(name)
         module = import_module(f"tokenkit.compress.{name}")
-        made: Stage | None = getattr(module, "STAGE", None)
-        return made or Rewriting(name, False, _extractive(getattr(module, name)))
+        made: Stage = module.STAGE
+        return made
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -333,10 +333,6 @@ class _Plain:
 
     def __call__(self, messages: tuple[Message, ...], aim: Aim) -> tuple[Message, ...]:
         return tuple(self.function(messages, aim))
-
-
-def _extractive(function: Callable[..., str]) -> Callable[[str, Aim], str]:
-    return lambda text, aim: function(text, aim.query, aim.target, aim.count, aim.keep)
 
 
 def _remembering(function: Callable[[str], int]) -> Callable[[str], int]:

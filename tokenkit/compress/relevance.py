@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from tokenkit.compress.outline import BLANK, INLINE, LINE, SECTION, Outline
@@ -41,7 +41,6 @@ _STOP = frozenset(
     under until up us very was we were what when where which while who whom why will with would yeah yes you your uh um
     okay ok oh mm hmm gonna wanna got get go know really right think well""".split()  # noqa: SIM905 - reads as prose
 )
-_ASKING = ("summarize", "summarise", "discuss", "discussion", "meeting", "group", "say", "said", "team", "opinion")
 
 
 def relevance(made: Outline, query: str | None, spread: Spread) -> Scores:
@@ -68,8 +67,18 @@ def relevance(made: Outline, query: str | None, spread: Spread) -> Scores:
 
 
 def stems(text: str) -> list[str]:
-    """Return the content words of a text, lower-case, without their endings."""
-    return [_stem(word) for word in map(str.lower, _WORD.findall(text)) if len(word) > 1 and word not in _STOP]
+    """Return the content words of a text, lower-case, without their endings; of Chinese, pairs of signs."""
+    words = [_stem(word) for word in map(str.lower, _WORD.findall(text)) if len(word) > 1 and word not in _STOP]
+    if text.isascii() or not any(word[0] >= _UNSPACED for word in words):
+        return words
+    return [part for word in words for part in (_pairs(word) if word[0] >= _UNSPACED else (word,))]
+
+
+_UNSPACED = "\u2e80"  # where the scripts begin that set no blanks between words
+
+
+def _pairs(word: str) -> list[str]:
+    return [word[i : i + 2] for i in range(len(word) - 1)] or [word]
 
 
 def _stem(word: str) -> str:
@@ -80,12 +89,10 @@ def _stem(word: str) -> str:
 
 
 def _wanted(query: str | None, counts: Sequence[Counter[str]]) -> dict[str, float]:
-    """Return the question's words that the text has; words that only ask (summarize, discuss) where nothing else is."""
+    """Return the question's words that the text has."""
     words = dict.fromkeys(stems(query or ""), 1.0)
     there = {word for count in counts for word in count.keys() & words.keys()}
-    asking = {_stem(word) for word in _ASKING}
-    telling = {word: 1.0 for word in words if word in there and word not in asking}
-    return telling or {word: 1.0 for word in words if word in there}
+    return {word: 1.0 for word in words if word in there}
 
 
 def _central(counts: Sequence[Counter[str]]) -> dict[str, float]:
@@ -239,15 +246,45 @@ def along(scores: Scores, made: Outline, sizes: Sequence[int]) -> Scores:
 
 def spread_along(scores: Scores, made: Outline, sizes: Sequence[int], steps: Mapping[int, float]) -> Scores:
     """Share scores by ``exp(-distance)``; ``steps`` says how far apart a separator puts two pieces. Linear time."""
-    between = zip(made.separators[1:], pairwise(sizes), strict=True)
-    reach = [math.exp(-(steps[kind] + (a + b) / 2 / FAR)) for kind, (a, b) in between]
+    reach = [math.exp(-far) for far in distances(made, sizes, steps)]
     forward = _carried(scores, reach)
     backward = _carried(scores[::-1], reach[::-1])[::-1]
     return [a + b - own for a, b, own in zip(forward, backward, scores, strict=True)]
 
 
+def distances(made: Outline, sizes: Sequence[int], steps: Mapping[int, float]) -> Iterator[float]:
+    """Yield how far each piece but the first is from the one before it: the text between, and what parts them.
+
+    An empty line between two short passages parts them less, by the square of how short of a paragraph they are. In a
+    small text everything is nearer, so that what counts as far and as a paragraph shrinks with it.
+    """
+    whole = passage_sizes(made, sizes)
+    total = sum(sizes) or 1
+    far, paragraph = min(FAR, total / FEWEST_FAR), min(PARAGRAPH, total / FEWEST_PARAGRAPHS)
+    for i, (kind, (a, b)) in enumerate(zip(made.separators[1:], pairwise(sizes), strict=True), 1):
+        step = steps[kind]
+        if kind == BLANK:
+            length = (whole[made.passages[i - 1]] + whole[made.passages[i]]) / 2
+            step = steps[LINE] + (step - steps[LINE]) * min(length / paragraph, 1.0) ** 2
+        yield step + (a + b) / 2 / far
+
+
+def passage_sizes(made: Outline, sizes: Sequence[int]) -> list[int]:
+    """Return the characters of each passage."""
+    whole = [0] * len(made.subjects)
+    for passage, size in zip(made.passages, sizes, strict=True):
+        whole[passage] += size
+    return whole
+
+
+PARAGRAPH = 500
+"""Characters of a passage that stands for itself; shorter ones (turns, items, captions) belong with what is around."""
+
 FAR = 4_000.0
 """Characters over which what is nearby fades to a third."""
+
+FEWEST_FAR, FEWEST_PARAGRAPHS = 8, 20
+"""A text is at least so many times as long as what is far, and as a paragraph, in it."""
 
 STEPS = {INLINE: 0.0, LINE: 0.02, BLANK: 1.0, SECTION: 2.0}
 """How far apart two pieces are because of what stands between them; a third is left over a distance of 1."""

@@ -13,10 +13,10 @@ import math
 from collections.abc import Callable, Sequence
 from operator import mul
 
-from tokenkit.compress.choosing import chosen
-from tokenkit.compress.outline import outline
-from tokenkit.compress.pipeline import Aim, Rewriting
-from tokenkit.compress.relevance import NEARBY, OWN, along, relevance, scaled
+from tokenkit.compress.extracting import Extracting
+from tokenkit.compress.outline import Outline
+from tokenkit.compress.pipeline import Aim
+from tokenkit.compress.relevance import NEARBY, OWN, Scores, along, relevance, scaled
 from tokenkit.compress.summarize import asked_for
 from tokenkit.errors import UserError
 
@@ -24,7 +24,7 @@ Embed = Callable[[list[str]], Sequence[Sequence[float]]]
 """One vector for each text, in their order."""
 
 
-def semantic(embed: Embed, *, share: float = 0.5, name: str = "semantic") -> Rewriting:
+def semantic(embed: Embed, *, share: float = 0.5, name: str = "semantic") -> Extracting:
     """Return a stage that keeps the pieces nearest to the question by meaning (``share``) and by words (the rest).
 
     Without a question, near is what lies close to the whole text's mean. Texts go to ``embed`` a stage at a time, all
@@ -34,8 +34,7 @@ def semantic(embed: Embed, *, share: float = 0.5, name: str = "semantic") -> Rew
     if not 0 <= share <= 1:
         raise UserError(f"share is how much meaning counts, from 0 to 1, not {share!r}.")
 
-    def shortened(text: str, aim: Aim) -> str:
-        made = outline(text, aim.keep)
+    def judged(made: Outline, aim: Aim) -> Scores:
         places = [place for place, piece in enumerate(made.pieces) if piece.strip()]
         asked = [aim.query] if aim.query and aim.query.strip() else []
         vectors = _vectors(embed, [*asked, *(made.pieces[place].strip() for place in places)])
@@ -50,9 +49,9 @@ def semantic(embed: Embed, *, share: float = 0.5, name: str = "semantic") -> Rew
         meaning = scaled([OWN * a + NEARBY * b for a, b in zip(meaning, nearby, strict=True)])
         words = scaled(relevance(made, aim.query, along))
         both = [share * a + (1 - share) * b for a, b in zip(meaning, words, strict=True)]
-        return chosen(made, asked_for(made, both, aim.query), aim.target, aim.count, aim.keep)
+        return asked_for(made, both, aim.query)
 
-    return Rewriting(name, False, shortened)
+    return Extracting(name, judged)
 
 
 def _vectors(embed: Embed, texts: list[str]) -> list[list[float]]:

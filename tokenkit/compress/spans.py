@@ -31,6 +31,7 @@ def _protected(text: str, keep: tuple[str, ...]) -> tuple[Span, ...]:
         found += _inline_code(text, start, end)
         for pattern in _PATTERNS:
             found += (match.span() for match in pattern.finditer(text, start, end))
+        found += _links(text, start, end)
         found += _citations(text, start, end)
         found += objects(text, start, end)
     return tuple(merged(found))
@@ -186,7 +187,6 @@ _UNITS = "|".join(map(re.escape, sorted({"per cent", *_NAMES.split()}, key=lambd
 
 _DIGITS = r"[0-9]*+(?:[.,'\u2009\u202f][0-9]++){0,8}+(?:[eE][-+]?[0-9]++)?"
 _PATTERNS = (
-    re.compile(r"(?:https?|ftps?|file|wss?|ssh|git|s3|gs)://[^\s<>\"`]++|www\.[^\s<>\"`]++", re.IGNORECASE),
     re.compile(
         # The look-behind stands behind what it looks behind of, so that the search can skip to the next digit.
         rf"[0-9](?<![\w.].){_DIGITS}(?:[-–/×][0-9]{_DIGITS})?"
@@ -202,6 +202,22 @@ _PATTERNS = (
     re.compile(r"‘(?<!\w.)(?:[^‘’\n]|’(?=\w)|\n(?![^\S\n]*+\n))*+’(?!\w)"),
     re.compile(r"\[(?:\^[\w-]{1,40}+|@[^\]\[\n]{1,120}+|[0-9]{1,4}(?:[^\S\n]?[,;–-][^\S\n]?[0-9]{1,4}){0,40})\]"),
 )
+
+_LINK = re.compile(r"://[^\s<>\"`]++")  # begins with a sign, so that the search can skip to it
+_BARE_LINK = re.compile(r"www\.[^\s<>\"`]++", re.IGNORECASE)
+_SCHEMES = ("https", "http", "ftps", "ftp", "file", "wss", "ws", "ssh", "git", "s3", "gs")
+
+
+def _links(text: str, start: int, end: int) -> Iterator[Span]:
+    """Find addresses by their scheme, and those that begin with www."""
+    for match in _LINK.finditer(text, start, end):
+        before = text[max(match.start() - 5, start) : match.start()].lower()
+        scheme = next((scheme for scheme in _SCHEMES if before.endswith(scheme)), "")
+        if scheme:
+            yield match.start() - len(scheme), match.end()
+    if "www." in text[start:end].lower():
+        yield from (match.span() for match in _BARE_LINK.finditer(text, start, end))
+
 
 _PARENTHESES = re.compile(r"\((?P<inside>[^()\n]{4,200}+)\)")
 _YEAR = re.compile(r"\b(?:1[5-9]|20)[0-9]{2}[a-z]?\b|\bn\.d\.")

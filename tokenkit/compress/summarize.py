@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tokenkit.compress.choosing import chosen
+from tokenkit.compress.extracting import Extracting
 from tokenkit.compress.outline import Outline, outline
 from tokenkit.compress.relevance import Scores, along, relevance
 
@@ -18,8 +19,11 @@ def summarize(
     A few-shot prompt keeps whole examples, the last one first: it is the one to be answered.
     """
     made = outline(text, keep)
-    scores = asked_for(made, relevance(made, query, along), query)
-    return chosen(made, scores, target, count, keep)
+    return chosen(made, _scores(made, query), target, count, keep)
+
+
+def _scores(made: Outline, query: str | None) -> Scores:
+    return asked_for(made, relevance(made, query, along), query)
 
 
 def asked_for(made: Outline, scores: Scores, query: str | None) -> Scores:
@@ -31,3 +35,6 @@ def asked_for(made: Outline, scores: Scores, query: str | None) -> Scores:
         last = max(i for i, example in enumerate(made.examples) if example)
         raised[last] = top
     return [score + more for score, more in zip(scores, raised, strict=True)]
+
+
+STAGE = Extracting("summarize", lambda made, aim: _scores(made, aim.query))
