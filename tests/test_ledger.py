@@ -385,7 +385,7 @@ def test_export_and_read_back(ledger, tmp_path):
     assert [line["seq"] for line in lines] == [1, 2]
     with pytest.raises(UserError, match=r"\.parquet, \.csv, \.jsonl"):
         ledger.export(tmp_path / "calls.xlsx")
-    with pytest.raises(LedgerError, match="Cannot export"):
+    with pytest.raises(UserError, match="Cannot export"):
         ledger.export(tmp_path / "nowhere" / "calls.csv")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")], "a draft was left behind"
 
@@ -396,7 +396,7 @@ def test_it_shows_itself_small_and_escaped(tmp_path):
     write(ledger, full())
     html = ledger._repr_html_()
     assert "<script>" not in html
-    assert "1 calls, $0.0011" in html
+    assert "1 call, $0.0011" in html
     assert len(html) < 600
     assert repr(ledger) == f"Ledger({str(tmp_path / '<script>.duckdb')!r})"
     journal.close()

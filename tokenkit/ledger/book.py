@@ -76,7 +76,7 @@ class Ledger:
             total = self.sql("SELECT count(*) AS calls, sum(cost_usd) AS cost, min(started_at) AS first FROM calls")
             calls, cost, first = total.iloc[0]
             since = f" since {first:%Y-%m-%d}" if calls else ""
-            lines.append(f"{calls:,} calls, ${0 if cost != cost else cost:,.4f}{since}")
+            lines.append(f"{calls:,} call{'' if calls == 1 else 's'}, ${0 if cost != cost else cost:,.4f}{since}")
         except LedgerError as error:
             lines.append(escape(str(error)))
         if self.note:
