@@ -296,3 +296,39 @@ def test_a_teams_journal_is_named_by_its_variable_and_never_silently_left_out(tm
         with pytest.raises(BudgetExceeded, match="budgets cannot be read") as refusal:
             kit.call("Hello")
         assert "secret" not in str(refusal.value)
+
+
+def test_stages_of_compression_are_named_in_their_order(tmp_path: Path) -> None:
+    said = load(written(tmp_path, '[defaults]\ncompress = ["summarize", "hyperbolic"]\ntarget = 0.4\n'), {}).defaults
+    assert said == {"compress": ("summarize", "hyperbolic"), "target": 0.4}
+    assert load(written(tmp_path, '[defaults]\ncompress = "dedupe, llm"'), {}).defaults == {
+        "compress": ("dedupe", "llm")
+    }
+    assert load(written(tmp_path, "[defaults]\ncompress = []"), {}).defaults == {}
+
+
+@pytest.mark.parametrize("age", ["true", "false", '"7d"'])
+def test_a_cache_may_be_the_habit(tmp_path: Path, age: str) -> None:
+    said = load(written(tmp_path, f"[defaults]\ncache = {age}\n"), {}).defaults
+    assert said == tomllib.loads(f"cache = {age}")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('compress = ["sumarize"]', "defaults.compress: value \"sumarize\": Did you mean 'summarize'?"),
+        ('compress = "normalize, nope"', 'defaults.compress: value "nope": Known here: dedupe, diff'),
+        ("compress = 5", "defaults.compress: value 5: give a list of stages"),
+        ("compress = [5]", "defaults.compress: value [5]: give a list of stages"),
+        ("compress = { a = 1 }", "defaults.compress: value {…}: give a list of stages"),
+        ("target = 0", "defaults.target: value 0: give the share of tokens to keep"),
+        ("target = 1.5", "defaults.target: value 1.5: give a finite number"),
+        ("target = true", "defaults.target: value true: give a finite number"),
+        ('target = "half"', 'defaults.target: value "half": give a finite number'),
+        ("cache = 7", 'defaults.cache: value 7: give true, false, or an age such as "7d"'),
+        ('cache = "weekly"', 'defaults.cache: value "weekly": give true, false, or an age'),
+    ],
+)
+def test_a_habit_that_cannot_be_is_told_in_one_line(tmp_path: Path, line: str, told: str) -> None:
+    (problem,) = faults(tmp_path, f"[defaults]\n{line}\n")
+    assert problem.startswith(told)

@@ -123,6 +123,7 @@ def test_mistakes_are_told_before_anything_is_sent(kit, options, sentence):
         kit.call("Hello", **options)
     with pytest.raises(UserError, match=sentence):
         kit.plan("Hello", **options)
+    assert kit.receipt() is None  # a mistake of the caller's is no call
 
 
 def test_anthropic_caches_only_what_it_is_asked_to(kit):

@@ -61,7 +61,8 @@ def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any], st
     ``stages`` are names of compression stages beyond the built-in ones. Raises UserError for an unknown option (with
     the nearest known one), a wrong type, or a size below 1.
     """
-    said = {**defaults, **{name: value for name, value in options.items() if value is not None}}
+    given = {name: value for name, value in options.items() if value is not None}
+    said = {**_fitting(defaults, given), **given}
     unknown = [name for name in said if name not in Options.__annotations__]
     if unknown:
         raise UserError(
@@ -81,6 +82,10 @@ def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any], st
         known=stages,
     )
     said["cache"] = _age(said.get("cache"))
+    if said.get("changes") and said.get("session") is None:
+        raise UserError("changes needs a session: say which one this text belongs to.")
+    if said.get("changes") and compress is not None:
+        raise UserError("changes and compress exclude each other: edits belong to a text that was sent whole.")
     return Request(
         messages,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
@@ -88,6 +93,15 @@ def request_of(prompt: Prompt, options: Options, defaults: Mapping[str, Any], st
         compress=compress,
         **said,
     )
+
+
+def _fitting(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the defaults that a call has a use for: one that says how it is shortened is not contradicted."""
+    unfit = {"compress"} if given.get("changes") else set()
+    stages = given.get("compress", None if unfit else defaults.get("compress"))
+    if not stages or given.keys() & {"target_tokens", "target_recall"}:
+        unfit.add("target")
+    return {name: value for name, value in defaults.items() if name not in unfit}
 
 
 _AGES = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}

@@ -4,6 +4,8 @@ profile = "seed-2024"            # old prices by name; leave it out for today's
 
 [defaults]                       # what a call takes where it says nothing: model, max_tokens, deadline …
 model = "auto"
+compress = ["normalize", "dedupe", "summarize"]   # in this order; compress="" in a call leaves it out
+target = 0.5                     # share of tokens to keep, where a call that compresses says nothing else
 
 [[provider]]
 name = "openai"                  # dialect, base_url, headers and price where they differ
@@ -41,9 +43,10 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from tokenkit.catalog import CAPABILITIES, Model, capabilities_of, is_weight
+from tokenkit.compress.pipeline import STAGES
 from tokenkit.config.reading import Report, Table, parse, refuse_secrets
 from tokenkit.config.writing import write_weights
-from tokenkit.errors import ConfigError
+from tokenkit.errors import ConfigError, did_you_mean
 from tokenkit.money import parse_usd
 from tokenkit.pricing import PROFILES, Overrides, PriceRule, flat, profile
 from tokenkit.route import STRATEGIES, Policy
@@ -324,6 +327,9 @@ def _defaults(table: Table) -> Mapping[str, Any]:
     deadline = table.number("deadline")
     if deadline == 0:
         table.refuse("deadline", "give seconds above 0")
+    target = table.number("target", high=1)
+    if target == 0:
+        table.refuse("target", "give the share of tokens to keep, above 0 and at most 1")
     said = {
         "model": table.text("model"),
         "max_tokens": table.count("max_tokens"),
@@ -332,6 +338,28 @@ def _defaults(table: Table) -> Mapping[str, Any]:
         "system": table.text("system"),
         "user": table.text("user"),
         "endpoint_name": table.text("endpoint_name"),
+        "compress": _stages(table),
+        "target": target,
+        "cache": _cache(table),
     }
     table.finish()
     return MappingProxyType({key: value for key, value in said.items() if value is not None})
+
+
+def _stages(table: Table) -> tuple[str, ...] | None:
+    """Return the stages of compression in their order: a list of names, or one text with commas."""
+    advice = 'give a list of stages, such as ["normalize", "summarize"]'
+    given = table.texts("compress", like=r"[\w, -]*", advice=advice)
+    names = [name.strip() for text in given for name in text.split(",") if name.strip()]
+    # A stage of one's own is a function, which no file can hold: calls name it.
+    known = sorted({*STAGES, "llm"})
+    for name in names:
+        if name not in known:
+            table.report.refuse(table.place("compress"), "compress", name, did_you_mean(name, known))
+    return tuple(names) or None
+
+
+def _cache(table: Table) -> bool | str | None:
+    if isinstance(table.data.get("cache"), bool):
+        return table.flag("cache", default=False)
+    return table.text("cache", like=r"\s*\d{1,6}\s*[mhdw]\s*", advice='give true, false, or an age such as "7d"')

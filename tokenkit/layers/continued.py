@@ -16,7 +16,6 @@ from threading import Lock
 from tokenkit.compress.align import shared_start
 from tokenkit.compress.diff import apply, delta
 from tokenkit.effects import Call, Flow, Layer
-from tokenkit.errors import UserError
 from tokenkit.layers.compressed import CACHE_TOKENS, Sent
 from tokenkit.money import FEMTOS_PER_NANO, show_usd
 from tokenkit.receipts import PriceReceipt, Trail
@@ -76,12 +75,8 @@ class Sessions:
 
     def shorter(self, request: Request) -> tuple[Request, str]:
         """Return the request to send, and what to tell of it; nothing is told of the first text of a session."""
-        if request.session is None:
-            raise UserError("changes needs a session: say which one this text belongs to.")
-        if request.compress is not None:
-            raise UserError("changes and compress exclude each other: edits belong to a text that was sent whole.")
         with self._lock:
-            known = list(self._texts.get((request.user, request.session), ()))
+            known = list(self._texts.get((request.user, request.session or ""), ()))
         earlier = _nearest(request, known)
         if earlier is None:
             return request, ""
