@@ -198,3 +198,44 @@ def test_a_model_that_does_not_answer_costs_no_more_than_its_stage(tmp_path: Any
         made = kit.compress(text, ["llm"], target=0.3)
         assert made.text == text
         assert "did not answer" in (made.reports[0].skipped or "")
+
+
+def test_the_file_says_how_calls_are_shortened_and_a_call_may_say_otherwise(spy: Spy, tmp_path: Any) -> None:
+    file = tmp_path / "tokenkit.toml"
+    file.write_text('[defaults]\ncompress = ["normalize", "summarize"]\ntarget = 0.4\nmax_tokens = 5\n')
+    with Kit(file, home=tmp_path, providers=[spy.provider], models=simulated.models(), environ={}) as kit:
+
+        def ran(**options: Any) -> list[str]:
+            return [stage.stage for stage in kit.call(PROMPT, **options).receipt.stages]
+
+        assert ran() == ["normalize", "summarize"]
+        assert ran(compress="dedupe") == ["dedupe"]
+        assert ran(target=0.9) == ran(target_tokens=30) == ran(target_recall=0.8) == ["normalize", "summarize"]
+        for none in ("", [], ()):
+            assert ran(compress=none) == []
+            assert spy.prompt == PROMPT
+        assert ran(changes=True, session="s") == []  # edits belong to a text that goes whole
+        assert kit.ledger.sql("select runs + skips as n from compression_by_stage where stage = 'dedupe'")["n"][0] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stages": 3}, "^Stages are a list of names or functions"),
+        ({"stages": {"normalize", "dedupe"}}, "^Stages are a list"),  # a set has another order in each process
+        ({"stages": b"normalize"}, "^Stages are a list"),
+        ({"query": 5}, "^query must be text, not 5"),
+        ({"keep": [5]}, "^keep is a text or a list of texts"),
+        ({"keep": 5}, "^keep is a text or a list of texts"),
+        ({"model": None}, "^model must be text"),
+        ({"target": True}, "^target is a share"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_told_in_a_line(kit: Kit, options: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        kit.compress(PROMPT, **options)
+
+
+def test_stages_that_come_one_by_one_all_run(kit: Kit) -> None:
+    made = kit.compress(PROMPT, (name for name in ("normalize", "dedupe")))  # type: ignore[arg-type]
+    assert [report.stage for report in made.reports] == ["normalize", "dedupe"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import tokenkit as tk
@@ -92,3 +94,27 @@ def test_stages_of_ones_own_are_called_by_their_names() -> None:
         return messages
 
     assert tk.lab.sweep(TEXTS[:1], [[shorter, "normalize"]], [0.5]).df()["stages"].tolist() == ["shorter, normalize"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"texts": None}, "^texts is a list of texts, and None is none"),
+        ({"texts": ["one", 5]}, "^texts is a list of texts, and 5 is none"),
+        ({"stages": 5}, "^stages is a list of stage lists"),
+        ({"stages": [5]}, "^Stages are a list of names"),
+        ({"targets": 0.5}, "^targets is a list of shares"),
+        ({"targets": "0.5"}, "^targets is a list of shares"),
+        ({"targets": [True]}, "^target is a share"),
+        ({"queries": ["one", 5]}, "^queries must be a list of texts"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_told_in_a_line(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        tk.lab.sweep(**{"texts": TEXTS, **wrong})
+
+
+def test_texts_may_come_one_by_one_and_an_empty_one_saves_nothing() -> None:
+    swept = tk.lab.sweep(iter(["", ""]), ["normalize"], iter([0.5]), [None, None])  # type: ignore[arg-type]
+    assert len(swept.df()) == 2
+    assert swept.chart().title.startswith("No compression here saved tokens")

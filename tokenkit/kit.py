@@ -255,6 +255,8 @@ class Kit(Asking):
             everything=compress_all or isinstance(text_or_messages, str),
             known=(LLM, *self.stages),
         )
+        if not isinstance(model, str):
+            raise UserError(f"model must be text, not {model!r}.")
         if wanted is None:
             raise UserError("Say which stages compress, as in stages=['normalize', 'summarize'].")
         if isinstance(text_or_messages, str):  # an empty one too: it is not sent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ class Sweep:
         )
         if totals.empty:
             return nothing("No text came with evidence, so there is nothing to compare", self.rows)
-        totals["saved"] = 1 - totals["after"] / totals["before"].clip(lower=1)
+        totals["saved"] = (totals["before"] - totals["after"]) / totals["before"].clip(lower=1)
         title = _finding(totals, what)
         alt = altair_late()
         base = chart_of(totals, ["stages"]).encode(
@@ -96,14 +96,15 @@ def sweep(
     """
     import pandas  # heavy: only where a frame is made
 
-    if isinstance(texts, str):
-        raise UserError("texts is a list of texts: put a lone text into brackets, as in sweep([text]).")
+    texts, targets = _texts(texts), _targets(targets)
     for name, beside in (("queries", queries), ("evidence", evidence)):
         if isinstance(beside, str) or (beside is not None and len(beside) != len(texts)):
             raise UserError(f"{name} must be a list, one for each of the {len(texts)} texts, not {len(beside)}.")
     if evidence is not None and any(isinstance(passages, str) for passages in evidence):
         raise UserError("evidence is for each text a list of passages, such as [['Ships reach Basel.'], []].")
-    if isinstance(stages, str):
+    if any(query is not None and not isinstance(query, str) for query in queries or ()):
+        raise UserError("queries must be a list of texts; None stands for a text that nothing is asked of.")
+    if isinstance(stages, str) or not isinstance(stages, Iterable):
         raise UserError("stages is a list of stage lists, such as ['summarize', 'normalize, summarize'].")
     lists = [asked(one) for one in stages]
     provider, _, name = model.rpartition("/")
@@ -128,6 +129,22 @@ def sweep(
                     row["evidence_kept"] = sum(p in made.text for p in wanted) / len(wanted) if wanted else None
                 rows.append(row)
     return Sweep(pandas.DataFrame(rows))
+
+
+def _texts(texts: Any) -> list[str]:
+    if isinstance(texts, str):
+        raise UserError("texts is a list of texts: put a lone text into brackets, as in sweep([text]).")
+    listed = list(texts) if isinstance(texts, Iterable) else [texts]
+    for text in listed:
+        if not isinstance(text, str):
+            raise UserError(f"texts is a list of texts, and {text!r} is none.")
+    return listed
+
+
+def _targets(targets: Any) -> list[float]:
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        raise UserError(f"targets is a list of shares to keep, such as [0.5, 0.2], not {targets!r}.")
+    return list(targets)
 
 
 def _named(stage: Any) -> str:

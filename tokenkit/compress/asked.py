@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,14 +52,11 @@ def asked(
     ``known`` are names of stages beyond the built-in ones. Raises UserError for a name that is none, for more than one
     way of saying how far, and for a target outside 0 to 1.
     """
-    if stages is None or stages == () or stages == []:
+    stages = _listed(stages)
+    if not stages:
         if target is not None or tokens is not None or recall is not None or query is not None:
             raise UserError("Say which stages compress, as in compress=['normalize', 'summarize'].")
         return None
-    if isinstance(stages, str):
-        stages = [name.strip() for name in stages.split(",") if name.strip()]
-    elif callable(stages):
-        stages = [stages]
     names = sorted({*STAGES, *known})
     for stage in stages:
         if isinstance(stage, str) and stage not in names:
@@ -68,11 +65,28 @@ def asked(
             raise UserError(f"A stage is a name or a function of messages and aim, not {type(stage).__name__}.")
     if sum(value is not None for value in (target, tokens, recall)) > 1:
         raise UserError("Say one of target (share to keep), tokens (budget) and recall (share of evidence to keep).")
-    made = Asked(
-        tuple(stages), target, query, (keep,) if isinstance(keep, str) else tuple(keep), tokens, recall, everything
-    )
+    if query is not None and not isinstance(query, str):
+        raise UserError(f"query must be text, not {query!r}.")
+    if not isinstance(keep, str) and not (isinstance(keep, list | tuple) and all(isinstance(k, str) for k in keep)):
+        raise UserError(f"keep is a text or a list of texts that survive, not {keep!r}.")
+    made = Asked(stages, target, query, (keep,) if isinstance(keep, str) else tuple(keep), tokens, recall, everything)
     made.aim()  # refuses what is out of range now, not when the call is under way
     return made
+
+
+def _listed(stages: Any) -> tuple[Any, ...]:
+    if stages is None:
+        return ()
+    if isinstance(stages, str):
+        return tuple(name.strip() for name in stages.split(",") if name.strip())
+    if callable(stages):
+        return (stages,)
+    if isinstance(stages, Iterable) and not isinstance(
+        stages, bytes | Set | Mapping
+    ):  # no order, or no names
+        return tuple(stages)
+    advice = "Stages are a list of names or functions, or one text such as 'normalize,summarize'"
+    raise UserError(f"{advice}, not {stages!r}.")
 
 
 def question_of(text: str) -> tuple[str, str]:

@@ -44,7 +44,8 @@ class Aim:
 
     def __post_init__(self) -> None:
         for name, share in (("target", self.target), ("recall", self.recall)):
-            if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
+            number = isinstance(share, int | float) and not isinstance(share, bool)
+            if share is not None and not (number and 0 < share <= 1):
                 raise UserError(f"{name} is a share above 0 and at most 1, not {share!r}: 0.4 keeps 40 %.")
         if self.tokens is not None and not (isinstance(self.tokens, int) and self.tokens >= 1):
             raise UserError(f"A budget must be at least 1 token, and a whole number, not {self.tokens!r}.")
