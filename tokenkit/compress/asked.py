@@ -81,9 +81,7 @@ def _listed(stages: Any) -> tuple[Any, ...]:
         return tuple(name.strip() for name in stages.split(",") if name.strip())
     if callable(stages):
         return (stages,)
-    if isinstance(stages, Iterable) and not isinstance(
-        stages, bytes | Set | Mapping
-    ):  # no order, or no names
+    if isinstance(stages, Iterable) and not isinstance(stages, bytes | Set | Mapping):  # no order, or no names
         return tuple(stages)
     advice = "Stages are a list of names or functions, or one text such as 'normalize,summarize'"
     raise UserError(f"{advice}, not {stages!r}.")
