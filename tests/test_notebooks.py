@@ -42,3 +42,25 @@ def test_the_notebooks_are_one_course() -> None:
         for neighbour in NOTEBOOKS[max(place - 1, 0) : place] + NOTEBOOKS[place + 1 : place + 2]:
             assert f"]({neighbour.name})" in prose, f"{path.name} does not lead to {neighbour.name}"
         assert "simulated" in prose or "synthetic" in prose or "offline" in prose
+
+
+def test_a_page_made_of_a_notebook_has_every_widgets_picture(tmp_path: Path) -> None:
+    """Nobody's kernel runs behind a page, and offline nothing draws a living widget: the pictures stand for them."""
+    from nbconvert import HTMLExporter
+
+    widgets = {
+        "compression_lab(kit, 'It rained. Ships reach Basel. It rained a lot.', 'Which ships?')": "tokens became",
+        "weight_tuner(kit)": "simulated/swift: 5.0",
+        "adversarial(kit, 'Plan a launch.')": "task: Plan a launch.",
+        "spend(kit)": "<svg",
+    }
+    setup = "import tokenkit as tk\nkit = tk.Kit.simulated(pace=0)"
+    cells = [nbformat.v4.new_code_cell(source) for source in (setup, *(f"tk.widgets.{one}" for one in widgets))]
+    path = tmp_path / "widgets.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    done = report.execute(path, tmp_path, {"TOKENKIT_HOME": str(tmp_path / "home"), "TOKENKIT_SIMULATED": "1"})
+    page, _ = HTMLExporter().from_notebook_node(done)
+    pictures = page.split('<div class="tokenkit-left-')[1:]
+    assert len(pictures) == len(widgets)
+    for picture, shown in zip(pictures, widgets.values(), strict=True):
+        assert shown in picture

@@ -176,3 +176,34 @@ def test_the_run_one_compares_with_stays_chosen() -> None:
         assert duel.runs[0]._repr_html_() in duel.body
         assert duel.runs[2]._repr_html_() in duel.body
         assert (duel.runs[2].planner, duel.runs[2].critic) == (duel.runs[0].critic, duel.runs[0].planner)
+
+
+def test_a_picture_says_what_its_controls_said() -> None:
+    """A page has no controls: whoever reads it must still learn what was asked, of whom, and how far."""
+    with tk.Kit.simulated(pace=0) as kit:
+        lab = tk.widgets.compression_lab(kit, "It rained. Ships reach Basel. The Danube flows.", "Which ships?")
+        lab.target.value = 0.35
+        tuner = tk.widgets.weight_tuner(kit)
+        tuner.sliders["simulated/tiny"].value = 0.0
+        duel = tk.widgets.adversarial(kit, HOSTILE * 9)
+        spend = tk.widgets.spend(kit)
+        for made, said in (
+            (lab, "question: Which ships? · share of tokens to keep: 35% · saved at the price of: simulated/sage"),
+            (tuner, "tiny: 0.0 · "),
+            (duel, "planner: simulated/tiny · critic: simulated/sage · rounds: 1"),
+            (spend, "by: model · since: everything"),
+        ):
+            assert said in bundle(made)["text/html"], said
+        assert "text: It rained" not in bundle(lab)["text/html"]  # the body shows it
+        assert "task: &lt;/textarea" in bundle(duel)["text/html"]
+        assert "<script" not in bundle(duel)["text/html"]
+        spend.close()
+
+
+def test_the_lab_reckons_with_a_model_that_costs_something() -> None:
+    with tk.Kit.simulated(pace=0) as kit:
+        lab = tk.widgets.compression_lab(kit, "It rained. Ships reach Basel. The Danube flows. " * 40, "Which ships?")
+        assert "less a call" in lab.body
+        lab.model.value = "simulated/tiny"
+        assert "nothing less to pay" in lab.body
+        assert "$0 less" not in lab.body

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 from uuid import uuid4
@@ -15,11 +15,18 @@ from tokenkit.notebook.leaving import Beneath
 from tokenkit.notebook.magics import told
 
 WIDE = {"description_width": "initial"}
+LONGEST = 200  # characters of what a control says, in the picture
+
 BROAD = "min(100% - 4px, 60em)"  # a control has a margin of two pixels on each side
 
 
 class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
-    """A column of controls with an output beneath; ``body`` is its HTML, all of it escaped by whoever sets it."""
+    """A column of controls with an output beneath; ``body`` is its HTML, all of it escaped by whoever sets it.
+
+    ``told`` are the controls whose values the body shows anyway: its picture does not repeat them.
+    """
+
+    told: Sequence[Any] = ()
 
     def __init__(self, controls: Sequence[Any]) -> None:
         self._body = ""
@@ -76,7 +83,26 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
         return f"{type(self).__name__}(a widget: it lives in a notebook)"
 
     def _picture(self) -> str:
-        return self.message + self.body
+        said = " · ".join(_settings(self, self.told))
+        line = f'<div class="{_html.PLAIN}" style="opacity:.75">{escape(_html.visible(said))}</div>' if said else ""
+        return self.message + line + self.body
+
+
+def _settings(node: Any, told: Sequence[Any]) -> Iterator[str]:
+    """Yield what the controls say that the body does not tell, for a reader who has none to look at."""
+    for child in getattr(node, "children", ()):
+        yield from _settings(child, told)
+    value = getattr(node, "value", None)
+    if isinstance(node, ipywidgets.HTML | ipywidgets.Button) or node in told:
+        return
+    if value is None or value is False or value in ("", -1):  # 0 is a weight
+        return
+    if isinstance(node, ipywidgets.Checkbox):
+        yield node.description
+    elif hasattr(node, "description"):
+        if isinstance(node, ipywidgets.FloatSlider):
+            value = format(value, node.readout_format)
+        yield f"{node.description}: {_html.visible(str(value), LONGEST)}"
 
 
 def button(text: str, what: str, work: Callable[[], None], board: Callable[[], Board]) -> Any:

@@ -40,11 +40,16 @@ class Lab(Board):
             )
             for name in STAGES
         }
-        priced = [model.id for model in kit.models if model.price is not None]
-        self.model = ipywidgets.Dropdown(options=priced, description="saved at the price of", style=WIDE)
+        priced = [model for model in kit.models if model.price is not None]
+        # At first the model that routing likes best: a free one would say that nothing is saved.
+        best = max(priced, key=lambda model: model.weight).id if priced else None
+        self.model = ipywidgets.Dropdown(
+            options=[model.id for model in priced], value=best, description="saved at the price of", style=WIDE
+        )
         this = lambda: self  # noqa: E731 - the board exists once __init__ is done
         boxes = ipywidgets.HBox(list(self.stages.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
         super().__init__([self.text, self.query, boxes, self.target, self.model])
+        self.told = (self.text, *self.stages.values())
         for control in (self.text, self.query, self.target, self.model, *self.stages.values()):
             changed(control, self.draw, this)
         self.doing(self.draw)
@@ -52,7 +57,7 @@ class Lab(Board):
     def draw(self) -> None:
         """Compress again and show it."""
         if not self.text.value.strip():
-            self.body = _html.answer("Paste a text above.")
+            self.body = _html.answer("There is no text yet: paste one above.")
             return
         chosen = [name for name, box in self.stages.items() if box.value]
         query = self.query.value.strip() or None
@@ -75,6 +80,8 @@ class Lab(Board):
         if rule is None:
             return ""
         each = round_to_nanos(made.saved * rule.receipt(made.before).input)
+        if not each:
+            return "; nothing less to pay" if made.saved else ""
         return f"; {show_usd(each)} less a call, {show_usd(each * 1000)} in a thousand"
 
 
