@@ -123,6 +123,8 @@ def test_a_cached_beginning_is_left_alone_where_changing_it_costs_more(tmp_path:
         warm = kit.call(turns, compress="normalize", max_tokens=5).receipt
         assert "in the provider's cache" in warm.stages[0].skipped
         assert warm.saved_tokens == 0
+        assert "in the provider&#x27;s cache" in warm._repr_html_()  # not only where --verbose shows every stage
+        assert "in the provider" not in cold._repr_html_()
         assert spy.sent[-1]["messages"][0]["content"] == long
 
 

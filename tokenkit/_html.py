@@ -266,7 +266,9 @@ def _saved_line(receipt: Receipt) -> str:
     before = receipt.stages[0].before
     share = f" ({receipt.saved_tokens / before:.0%})" if before else ""
     inexact = "" if all(stage.exact for stage in receipt.stages) else "  ≈ estimated"
-    return f"{receipt.saved_tokens:,} of {before:,} input tokens saved{share}{inexact}"
+    skipped = next((stage.skipped for stage in receipt.stages if stage.skipped), None)
+    why = f"; {_prose(skipped)}" if skipped and not receipt.saved_tokens else ""  # it was asked for: why it did nothing
+    return f"{receipt.saved_tokens:,} of {before:,} input tokens saved{share}{why}{inexact}"
 
 
 # Plans and stages as tables.
