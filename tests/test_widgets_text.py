@@ -194,6 +194,7 @@ def test_a_picture_says_what_its_controls_said() -> None:
             (spend, "by: model · since: everything"),
         ):
             assert said in bundle(made)["text/html"], said
+        assert "live" not in bundle(spend)["text/html"]
         assert "text: It rained" not in bundle(lab)["text/html"]  # the body shows it
         assert "task: &lt;/textarea" in bundle(duel)["text/html"]
         assert "<script" not in bundle(duel)["text/html"]

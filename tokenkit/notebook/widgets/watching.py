@@ -44,6 +44,7 @@ class Spending(Board):
         self._took = 0.0
         row = ipywidgets.Layout(flex_flow="row wrap")
         super().__init__([ipywidgets.HBox([self.by, self.since, self.live, again], layout=row)])
+        self.told = (self.live,)  # a picture never is
         changed(self.by, self.draw, this)
         changed(self.since, self.draw, this)
         kit.on_receipt.append(self._heard)
