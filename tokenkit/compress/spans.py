@@ -127,9 +127,7 @@ def gaps(spans: Sequence[Span], length: int) -> Iterator[Span]:
 
 
 _MARKS = re.compile(r"```|~~~")
-_FENCE = re.compile(
-    r"[ \t>]*+(?P<item>(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)?(?P<run>`{3,}+|~{3,}+)(?P<rest>[^\n]*+)"
-)
+_FENCE = re.compile(r"[ \t>]*+(?P<item>(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)?(?P<run>`{3,}+|~{3,}+)(?P<rest>[^\n]*+)")
 
 
 def _fence_lines(text: str) -> Iterator[re.Match[str]]:
