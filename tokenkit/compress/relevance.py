@@ -223,12 +223,14 @@ class _Names:
 
     def within(self, words: Sequence[str]) -> set[int]:
         """Return the places of the names that occur in ``words``."""
-        found: set[tuple[str, ...]] = set()
-        for at, word in enumerate(words):
-            if word in self._sizes:
-                found.update(tuple(words[at : at + size]) for size in self._sizes[word])
-        known = (self._by_first[name[0]].get(name, ()) for name in found)
-        return {place for places in known for place in places[:MOST_POSTINGS]}
+        found: set[int] = set()
+        for at in [at for at, word in enumerate(words) if word in self._sizes]:
+            known = self._by_first[words[at]]
+            for size in self._sizes[words[at]]:
+                places = known.get(tuple(words[at : at + size]))
+                if places:
+                    found.update(places[:MOST_POSTINGS])
+        return found
 
 
 def _links(
@@ -245,12 +247,13 @@ def _links(
             if other != place:
                 linked[place][other] = 1.0
     rare = max(2, min(len(texts) // 5, MOST_POSTINGS))
-    postings: dict[str, list[int]] = defaultdict(list)
+    stemmed = [[word for word in map(_stem, name) if len(word) > 3] for name in names]
+    postings: dict[str, list[int]] = {word: [] for name in stemmed for word in name}
     for place, count in enumerate(together):
-        for word in count:
+        for word in postings.keys() & count.keys():
             postings[word].append(place)
     for other, name in enumerate(names):
-        telling = [word for word in map(_stem, name) if len(word) > 3 and 0 < len(postings[word]) <= rare]
+        telling = [word for word in stemmed[other] if 0 < len(postings[word]) <= rare]
         if telling:
             holders = set.intersection(*(set(postings[word]) for word in telling))
             for place in sorted(holders - {other}):
