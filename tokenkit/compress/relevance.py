@@ -83,12 +83,18 @@ def stems(text: str, known: _Stems | None = None) -> list[str]:
     Who asks for many texts hands on what is ``known``, so that a word is shortened once.
     """
     known = _Stems() if known is None else known
-    words = list(filter(None, map(known.__getitem__, _WORD.findall(text))))
+    words = list(filter(None, map(known.__getitem__, _words(text))))
     if text.isascii() or not any(word[0] >= _UNSPACED for word in words):
         return words
     return [part for word in words for part in (_pairs(word) if word[0] >= _UNSPACED else (word,))]
 
 
+def _words(text: str) -> list[str]:
+    """Return the words as they are written; of plain ASCII by a table, which is several times as fast."""
+    return text.encode().translate(_SPACED).decode().split() if text.isascii() else _WORD.findall(text)
+
+
+_SPACED = bytes(code if chr(code).isalnum() else 32 for code in range(128)).ljust(256)
 _UNSPACED = "\u2e80"  # where the scripts begin that set no blanks between words
 
 
@@ -193,8 +199,8 @@ def _passages(made: Outline, words: Sequence[list[str]], wanted: Mapping[str, fl
     if sum(1 for count in together if count) <= 3:
         return [0.0] * len(words)
     worth = scaled(_bm25(together, wanted, _rarity(together, wanted)))
-    names = [tuple(_WORD.findall(subject.lower())) for subject in made.subjects]
-    asked = _Names(names).within(_WORD.findall(query.lower()))
+    names = [tuple(_words(subject.lower())) for subject in made.subjects]
+    asked = _Names(names).within(_words(query.lower()))
     worth = [score + NAMED * (place in asked) for place, score in enumerate(worth)]
     linked = _links(made, names, together)
     reached = worth
@@ -243,7 +249,7 @@ def _links(
     finder = _Names(names)
     linked: dict[int, dict[int, float]] = defaultdict(dict)
     for place, parts in enumerate(texts):
-        for other in sorted(finder.within(_WORD.findall("".join(parts).lower()))):
+        for other in sorted(finder.within(_words("".join(parts).lower()))):
             if other != place:
                 linked[place][other] = 1.0
     rare = max(2, min(len(texts) // 5, MOST_POSTINGS))
