@@ -20,12 +20,16 @@ def protected(text: str, keep: Sequence[str] = ()) -> list[Span]:
     ``(Smith 2020)``), what stands between ``<keep>`` and ``</keep>``, and every literal string of ``keep``. A stage
     that shortens by choosing may leave a span out as a whole, except one of :func:`kept`; none may cut or change one.
     """
-    always = _protected(text)
-    return merged([*always, *kept(text, keep)]) if any(keep) else list(always)
+    return list(_protected(text, tuple(keep)))
 
 
-@lru_cache(maxsize=4)  # what one stage makes is looked at when it is checked, and again by the next
-def _protected(text: str) -> tuple[Span, ...]:
+@lru_cache(maxsize=4)
+def _protected(text: str, keep: tuple[str, ...]) -> tuple[Span, ...]:
+    return tuple(merged([*_always(text), *kept(text, keep)])) if keep else _always(text)
+
+
+@lru_cache(maxsize=4)  # what one stage makes is looked at when it is checked, and again by the next, whatever they keep
+def _always(text: str) -> tuple[Span, ...]:
     code = fences(text)
     found = [*code, *kept(text)]
     for start, end in gaps(code, len(text)):
