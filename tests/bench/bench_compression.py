@@ -254,6 +254,7 @@ def least(work: Callable[[], Any]) -> float:
     best = math.inf
     for _ in range(3):
         spans._protected.cache_clear()
+        spans._always.cache_clear()
         began = time.process_time()
         work()
         best = min(best, time.process_time() - began)

@@ -38,29 +38,38 @@ def minified(json_text: str) -> str:
 def units(text: str) -> Iterator[Span]:
     """Yield where the lines and sentences of ``text`` are, blanks around them left out."""
     start = 0
-    for match in _SPLIT.finditer(text):
-        yield from _trimmed(text, start, match.start())
-        start = match.end()
-    yield from _trimmed(text, start, len(text))
+    for end, following in [*((_break(match), match.end()) for match in _SPLIT.finditer(text)), (len(text), 0)]:
+        piece = text[start:end].lstrip()
+        if piece:
+            start = end - len(piece)
+            yield start, start + len(piece.rstrip())
+        start = following
 
 
 _BLANKS = re.compile(r"\"(?:[^\"\\]|\\.)*+\"|[ \t\r\n]++")
-BEGINS = r"A-ZÀ-ÖØ-ÞΑ-ΩЀ-Я\u0590-\u1fff\u2e80-\U0003ffff\"'(\[“‘«"
+_BEGINS = r"A-ZÀ-ÖØ-ÞΑ-ΩЀ-Я\u0590-\u1fff\u2e80-\U0003ffff\"'(\[“‘«"
 """What a sentence begins with, for a pattern: a capital, a letter of a script that has none, or an opening sign."""
 
-_SPLIT = re.compile(rf"\n|(?<=[.!?؟۔।])[^\S\n]++(?=[{BEGINS}])|(?<=[。！？])(?![。！？”’」』）])")
+
+def breaks(blank: str) -> re.Pattern[str]:
+    """Compile what ends a line, or a sentence with its last sign and ``blank`` signs behind it.
+
+    It begins with what ends, and looks behind from there, so that the search can skip to the next such sign.
+    """
+    sentence = rf"(?<=[.!?؟۔।]){blank}++(?=[{_BEGINS}])|(?<=[。！？])(?![\n。！？”’」』）])"
+    return re.compile(rf"[\n.!?؟۔।。！？](?:(?<=\n)|{sentence})")
+
+
+_SPLIT = breaks(r"[^\S\n]")
 _NUMBER = re.compile(r"[0-9](?<![\w.].)[0-9]*+(?:,[0-9]++)*+(?:\.[0-9]++)?")
 _LINK = re.compile(r"https?://[^\s)>\]\"'`]++")
 _FAR = 200  # searches to the end of the text
 _LONG = 12  # characters; a shorter line ("}", "else:") may stand anywhere
 
 
-def _trimmed(text: str, start: int, end: int) -> Iterator[Span]:
-    piece = text[start:end]
-    inside = piece.strip()
-    if inside:
-        start += len(piece) - len(piece.lstrip())
-        yield start, start + len(inside)
+def _break(match: re.Match[str]) -> int:
+    """Return where a line or sentence ends: before the line end, or behind the sign."""
+    return match.start() + (match[0] != "\n")
 
 
 def _missing(before: str, after: str) -> str:
@@ -108,7 +117,8 @@ def _cut(before: str, after: str) -> str:
 
 
 def _several(text: str, span: Span) -> bool:
-    return _SPLIT.search(text, *span) is not None
+    # A sentence may end right before the span, which then begins with the blanks behind it.
+    return any(_break(match) >= span[0] for match in _SPLIT.finditer(text, max(span[0] - 1, 0), span[1]))
 
 
 def _invented(before: str, after: str) -> str:

@@ -47,7 +47,6 @@ STAGE = Rewriting("normalize", True, _change)
 _HIDDEN = "\u200b\u2060\ufeff\u00ad\r"  # zero-width space, word joiner, byte order mark, soft hyphen
 _BLANK = re.compile(r"\s")
 _ODD = re.compile("[\u200b\u2060\ufeff\u00ad\r\u00a0]")
-_TRAILING = re.compile(r"[ \t]++(?=\n)")
 _EMPTY = re.compile(r"\n{3,}")
 _RUN = re.compile(r"  +")
 _CELL = re.compile(r"(?<!\\)[ \t]*+\|[ \t]*+")
@@ -72,7 +71,7 @@ def _cleaned(text: str, fixed: Sequence[Span], swaps: Mapping[Span, str], tables
 
 def _tidy(piece: str, *, begins: bool, ends: bool) -> str:
     """Clean what stands between two fixed spans; ``begins`` a line, ``ends`` the text."""
-    if _ODD.search(piece):
+    if "\r" in piece or (not piece.isascii() and _ODD.search(piece)):
         piece = piece.replace("\u00a0", " ")
         for sign in _HIDDEN:
             piece = piece.replace(sign, "")
@@ -81,7 +80,8 @@ def _tidy(piece: str, *, begins: bool, ends: bool) -> str:
     if ends:
         piece = piece.rstrip()
     if " \n" in piece or "\t\n" in piece:
-        piece = _TRAILING.sub("", piece)
+        *lines, last = piece.split("\n")
+        piece = "\n".join([*(line.rstrip(" \t") for line in lines), last])
     if "\n\n\n" in piece:
         piece = _EMPTY.sub("\n\n", piece)
     if "  " not in piece:
@@ -123,7 +123,7 @@ def _tables(text: str, spans: Sequence[Span]) -> tuple[list[Span], dict[Span, st
 
 
 _INDENTED = re.compile(r"^(?: {4}|\t)[ \t]*+[^\s][^\n]*+", re.MULTILINE)
-_GAP = re.compile(r"(?<=\S)( {2,})(?=(\S+))")
+_GAP = re.compile(r"   (?<=\S...)( *+)(?=(\S++))")
 
 
 def _code(text: str) -> list[Span]:
@@ -142,7 +142,7 @@ def _columns(text: str, tables: Sequence[Span]) -> list[Span]:
         if _within(tables, start):
             continue
         line = text[start:end]
-        wide = [match for match in _GAP.finditer(line) if len(match[1]) > 2]
+        wide = list(_GAP.finditer(line))
         here = frozenset(place for match in wide for place in (match.end(1), -match.end(2)))
         if here & edges and last[1] + 1 == start:
             found += [last, (start, end)]
@@ -178,14 +178,15 @@ def _notices(text: str, blocked: Sequence[Span]) -> list[Span]:
         return []
     found, seen, start = [], set[str](), 0
     for i, line in enumerate(lines):
-        end = min(start + len(line) + 1, len(text))
-        above, below = i == 0 or not lines[i - 1].strip(), i + 1 == len(lines) or not lines[i + 1].strip()
-        if line in repeated and (above or below) and not _overlaps(blocked, start, end):
-            # With an empty line on either side, one of them goes too.
-            spare = len(lines[i + 1]) + 1 if above and below and i + 1 < len(lines) else 0
-            if line in seen:
-                found.append((start, min(end + spare, len(text))))
-            seen.add(line)
+        if line in repeated:
+            end = min(start + len(line) + 1, len(text))
+            above, below = i == 0 or not lines[i - 1].strip(), i + 1 == len(lines) or not lines[i + 1].strip()
+            if (above or below) and not _overlaps(blocked, start, end):
+                # With an empty line on either side, one of them goes too.
+                spare = len(lines[i + 1]) + 1 if above and below and i + 1 < len(lines) else 0
+                if line in seen:
+                    found.append((start, min(end + spare, len(text))))
+                seen.add(line)
         start += len(line) + 1
     return found if len(found) > 1 else []
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tokenkit.compress.damage import BEGINS
+from tokenkit.compress.damage import breaks
 from tokenkit.compress.spans import Span, fences, protected
 
 INLINE, LINE, BLANK, SECTION = range(4)
@@ -95,7 +95,7 @@ TURN = 250
 """Characters: messages of which half are shorter than this are the turns of a talk, and not documents."""
 
 
-_END = re.compile(rf"\n|(?<=[.!?؟۔।])[ \t]+(?=[{BEGINS}])|(?<=[。！？])(?![。！？”’」』）])")
+_END = breaks(r"[ \t]")
 _HEADING = re.compile(
     r"^(?:[ ]{0,3}(?P<signs>#{1,6})[ \t]++(?P<title>\S.*)"
     # Underlined, as Markdown and reStructuredText have it, or a line in bold type, either behind an empty line.

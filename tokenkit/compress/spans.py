@@ -23,10 +23,15 @@ def protected(text: str, keep: Sequence[str] = ()) -> list[Span]:
     return list(_protected(text, tuple(keep)))
 
 
-@lru_cache(maxsize=4)  # what one stage makes is looked at when it is checked, and again by the next
+@lru_cache(maxsize=4)
 def _protected(text: str, keep: tuple[str, ...]) -> tuple[Span, ...]:
+    return tuple(merged([*_always(text), *kept(text, keep)])) if keep else _always(text)
+
+
+@lru_cache(maxsize=4)  # what one stage makes is looked at when it is checked, and again by the next, whatever they keep
+def _always(text: str) -> tuple[Span, ...]:
     code = fences(text)
-    found = [*code, *kept(text, keep)]
+    found = [*code, *kept(text)]
     for start, end in gaps(code, len(text)):
         found += _inline_code(text, start, end)
         for pattern in _PATTERNS:
@@ -56,7 +61,7 @@ def fences(text: str) -> list[Span]:
     """Return the fenced code blocks, fences included. As in CommonMark, one that is never closed runs to the end."""
     found: list[Span] = []
     opened, mark = -1, ""
-    for match in _FENCE.finditer(text):
+    for match in _fence_lines(text):
         run, rest = match["run"], match["rest"]
         if opened < 0:
             if not (run[0] == "`" and "`" in rest) and not _underline(text, match.start(), run, rest):
@@ -125,9 +130,21 @@ def gaps(spans: Sequence[Span], length: int) -> Iterator[Span]:
             yield start, end
 
 
-_FENCE = re.compile(
-    r"^[ \t>]*+(?P<item>(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)?(?P<run>`{3,}+|~{3,}+)(?P<rest>[^\n]*+)", re.MULTILINE
-)
+_MARKS = re.compile(r"```|~~~")
+_FENCE = re.compile(r"[ \t>]*+(?P<item>(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)?(?P<run>`{3,}+|~{3,}+)(?P<rest>[^\n]*+)")
+
+
+def _fence_lines(text: str) -> Iterator[re.Match[str]]:
+    """Find the lines that open or close a fence; only those with three marks in a row are read."""
+    done = 0
+    while marks := _MARKS.search(text, done):
+        line = text.rfind("\n", 0, marks.start()) + 1
+        match = _FENCE.match(text, line)
+        if match:
+            yield match
+        done = text.find("\n", marks.end())
+        if done < 0:
+            return
 
 
 def _underline(text: str, start: int, run: str, rest: str) -> bool:
@@ -165,7 +182,7 @@ def _inline_code(text: str, start: int, end: int) -> list[Span]:
     return found
 
 
-_TICKS = re.compile(r"`++")
+_TICKS = re.compile(r"``*+")  # begins with a plain sign, so that the search can skip to it
 
 # Units that stand apart from their number or right behind it. Letters that are also words ("a", "in", "as") are left
 # out, or taken only where they touch the number.
@@ -204,7 +221,7 @@ _PATTERNS = (
 )
 
 _LINK = re.compile(r"://[^\s<>\"`]++")  # begins with a sign, so that the search can skip to it
-_BARE_LINK = re.compile(r"www\.[^\s<>\"`]++", re.IGNORECASE)
+_BARE_LINK = re.compile(r"\.(?<=[wW]{3}\.)[^\s<>\"`]++")
 _SCHEMES = ("https", "http", "ftps", "ftp", "file", "wss", "ws", "ssh", "git", "s3", "gs")
 
 
@@ -215,8 +232,8 @@ def _links(text: str, start: int, end: int) -> Iterator[Span]:
         scheme = next((scheme for scheme in _SCHEMES if before.endswith(scheme)), "")
         if scheme:
             yield match.start() - len(scheme), match.end()
-    if "www." in text[start:end].lower():
-        yield from (match.span() for match in _BARE_LINK.finditer(text, start, end))
+    for match in _BARE_LINK.finditer(text, start + 3, end):
+        yield match.start() - 3, match.end()
 
 
 _PARENTHESES = re.compile(r"\((?P<inside>[^()\n]{4,200}+)\)")
@@ -239,7 +256,7 @@ def _citations(text: str, start: int, end: int) -> Iterator[Span]:
             yield (begin + names.start() if names else match.start()), match.end()
 
 
-_OPEN = re.compile(r"[{\[]")
+_OPEN = re.compile(r"[{\[](?=[ \t\r\n]*+[-0-9\"{}\[\]tfn])")  # with what may follow it, or it need not be tried
 _SCALAR = r"(?:\"(?:[^\"\\\x00-\x1f]|\\.)*+\"|-?[0-9]++(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?|true|false|null)"
 _TOKEN = re.compile(rf"[ \t\r\n]*+(?P<word>{_SCALAR}|[{{}}\[\],:])")
 _ITEMS = re.compile(rf"(?:[ \t\r\n]*+{_SCALAR}[ \t\r\n]*+,)++")
