@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from tokenkit import Kit
 from tokenkit.errors import UserError
+from tokenkit.ledger.files import create_tables, section
 from tokenkit.ledger.imports import read
 
 LITELLM = {
@@ -198,3 +200,25 @@ def test_what_is_old_is_dropped_or_loses_its_texts_and_the_file_shrinks(kit: Kit
     assert kit.ledger.verify()
     with pytest.raises(UserError, match="at least 0"):
         kit.ledger.retain(-1)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Pacific/Apia"])
+def test_days_are_those_of_the_calendar_in_every_zone(zone: str) -> None:
+    chance = random.Random(zone)
+    with duckdb.connect() as connection:
+        connection.execute(f"SET TimeZone = '{zone}'")
+        create_tables(connection)
+        connection.execute(section("views"))
+        for seq in range(400):  # around midnights, and the nights on which clocks are changed
+            day = datetime(2026, chance.choice((3, 4, 10, 11)), chance.randrange(1, 9), tzinfo=UTC).timestamp()
+            began = int(day * 10**9) + chance.randrange(-86_400, 86_400) * 10**9 + chance.randrange(10**9)
+            connection.execute(
+                "INSERT INTO calls BY NAME SELECT ? AS seq, 'x' AS id, make_timestamp(? // 1000) AT TIME ZONE 'UTC' AS "
+                "started_at, ? AS started_at_ns, 'ok' AS status, 'm' AS model, 7 AS cost_nanos, 1 AS tries, "
+                "false AS cached, false AS streamed",
+                [seq, began, began],
+            )
+        plainly = "SELECT CAST(started_at AS DATE) AS day, count(*), sum(cost_usd) FROM calls GROUP BY 1 ORDER BY 1"
+        found = connection.execute("SELECT day, calls, cost_usd FROM spend_daily").fetchall()
+        assert found == connection.execute(plainly).fetchall()
+        assert len(found) > 10
