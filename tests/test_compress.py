@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 
 import pytest
+from growth import grows_linearly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -365,15 +365,6 @@ def test_another_process_with_another_hash_seed_makes_the_same() -> None:
     assert len(made.pop()) == 65
 
 
-def seconds(text: str, stage: str) -> float:
-    best = 1e9
-    for _ in range(3):
-        started = time.process_time()
-        compress(text, [stage], Aim(count=len))
-        best = min(best, time.process_time() - started)
-    return best
-
-
 PATTERNS = [
     "a  b",
     "`",
@@ -392,6 +383,5 @@ PATTERNS = [
 @pytest.mark.parametrize("stage", ["normalize", "dedupe"])
 @pytest.mark.parametrize("unit", [*PATTERNS, f"{PASSAGE}\n\n", f"{PASSAGE} {OTHER} "])
 def test_time_grows_with_the_text(unit: str, stage: str) -> None:
-    """Four times the text in at most 2.3 ** 2 the time, and a little for the machine's own noise."""
-    small, large = unit * (10_000 // len(unit)), unit * (40_000 // len(unit))
-    assert seconds(large, stage) <= 2.3**2 * seconds(small, stage) + 0.02
+    small, large = unit * (20_000 // len(unit)), unit * (80_000 // len(unit))
+    grows_linearly(lambda text: compress(text, [stage], Aim(count=len)), small, large)

@@ -8,11 +8,11 @@ import os
 import random
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from growth import grows_linearly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,13 +137,9 @@ def test_published_versions_come_back_and_save_more_than_a_unified_diff() -> Non
     assert after < 0.7 * unified
 
 
-def seconds(old: str, new: str) -> float:
-    best = 1e9
-    for _ in range(2):
-        started = time.process_time()
-        assert apply(old, delta(old, new, len)) == new
-        best = min(best, time.process_time() - started)
-    return best
+def back_and_forth(texts: tuple[str, str]) -> None:
+    old, new = texts
+    assert apply(old, delta(old, new, len)) == new
 
 
 def edited(lines: int) -> tuple[str, str]:
@@ -166,9 +162,7 @@ def edited(lines: int) -> tuple[str, str]:
     ids=["edited", "one line", "two lines", "reversed", "clauses", "no line end", "one sign"],
 )
 def test_time_grows_with_the_text(make: object) -> None:
-    """Four times the text in at most 2.3 ** 2 the time, in one of three tries: others may be at work on the machine."""
-    small, large = make(10_000), make(40_000)  # type: ignore[operator]
-    assert any(seconds(*large) <= 2.3**2 * seconds(*small) + 0.05 for _ in range(3))
+    grows_linearly(back_and_forth, make(10_000), make(40_000))  # type: ignore[operator]
 
 
 def test_another_hash_seed_makes_the_same_delta() -> None:

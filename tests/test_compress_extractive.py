@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from growth import grows_linearly
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -191,17 +191,8 @@ ADVERSARIAL = {
 @BOTH
 @pytest.mark.parametrize("kind", sorted(ADVERSARIAL))
 def test_time_grows_with_the_text_and_no_faster(name: str, kind: str) -> None:
-    def seconds(size: int) -> float:
-        text = ADVERSARIAL[kind](size)
-        best = 9e9
-        for _ in range(3):
-            began = time.process_time()
-            STAGES[name](text, "Name 7 and river 5 budget", 0.3, len)
-            best = min(best, time.process_time() - began)
-        return best
-
-    small, large = seconds(60_000), seconds(240_000)
-    assert large / small < 2.3**2 * 1.3, f"{large / small:.1f} times the time for 4 times the text"
+    small, large = ADVERSARIAL[kind](60_000), ADVERSARIAL[kind](240_000)
+    grows_linearly(lambda text: STAGES[name](text, "Name 7 and river 5 budget", 0.3, len), small, large)
 
 
 @pytest.mark.parametrize("geometry", sorted(GEOMETRIES))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from itertools import pairwise
 
 import pytest
+from growth import grows_linearly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,24 +119,14 @@ UNITS = [
 ]
 
 
-def seconds(text: str) -> float:
-    best = 1e9
-    for _ in range(3):
-        started = time.perf_counter()
-        protected(text, ["aaab"])
-        best = min(best, time.perf_counter() - started)
-    return best
-
-
 @pytest.mark.parametrize("unit", UNITS)
 def test_time_grows_with_the_text(unit: str) -> None:
-    """Four times the text in at most 2.3 ** 2 the time, and a little for the machine's own noise."""
     small, large = unit * (20_000 // len(unit)), unit * (80_000 // len(unit))
-    assert seconds(large) <= 2.3**2 * seconds(small) + 0.01
+    grows_linearly(lambda text: protected(text, ["aaab"]), small, large)
 
 
 @pytest.mark.parametrize(
     "text", ["[" * 40_000 + "]" * 40_000, "[" * 40_000 + "x" + "]" * 40_000, "`" * 40_000 + "a" + "`" * 39_999]
 )
 def test_deep_nesting_is_only_long(text: str) -> None:
-    assert seconds(text * 4) <= 2.3**2 * seconds(text) + 0.01
+    grows_linearly(protected, text, text * 4)

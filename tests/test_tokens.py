@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import unicodedata
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from itertools import product
 
 import pytest
 import tiktoken
+from growth import grows_linearly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -176,21 +176,8 @@ def test_long_runs_match_tiktoken(piece: str) -> None:
 
 @pytest.mark.parametrize("piece", ["a", " ", "😀", "的一是不了在人有我他", "lorem ipsum, "])
 def test_time_grows_with_the_text(piece: str) -> None:
-    def seconds(size: int) -> float:
-        text = piece * (size // len(piece)) + "."
-        best = float("inf")
-        for _ in range(4):
-            start = time.perf_counter()
-            tokens.encode(text)
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    tokens.encode("warm")
-    for _ in range(3):  # a busy machine may spoil a round; super-linear time spoils all of them
-        small, large = seconds(100_000), seconds(400_000)
-        if large / small <= 2.3**2:
-            return
-    pytest.fail(f"four times the text took {large / small:.1f} times as long; at most {2.3**2:.1f} was expected")
+    small, large = (piece * (size // len(piece)) + "." for size in (100_000, 400_000))
+    grows_linearly(tokens.encode, small, large)
 
 
 def test_surrogates_count_as_what_is_sent() -> None:
