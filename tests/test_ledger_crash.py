@@ -127,7 +127,7 @@ def test_every_acknowledged_receipt_is_in_the_ledger_exactly_once(tmp_path):
 CUT_SHORT = """
     import os, sys
     from tokenkit.journal import Journal
-    from tokenkit.ledger import Ledger, copying, files
+    from tokenkit.ledger import Ledger, copying, files, instances
     import duckdb
     left = int(sys.argv[3])
     def one_step_less():
@@ -142,8 +142,8 @@ CUT_SHORT = """
         def execute(self, *args):
             one_step_less()
             return self.connection.execute(*args)
-    connect = files.connect
-    files.connect = lambda *args: Counting(connect(*args))
+    connect = instances.connect
+    instances.connect = lambda *args: Counting(connect(*args))
     rename, chmod = files.Path.rename, files.Path.chmod
     files.Path.rename = lambda self, to: (one_step_less(), rename(self, to))[1]
     files.Path.chmod = lambda self, mode: (one_step_less(), chmod(self, mode))[1]

@@ -35,7 +35,7 @@ import pandas as pd
 from tokenkit import Kit
 from tokenkit.journal import GENESIS, Journal, append, written
 from tokenkit.journal.files import open_file
-from tokenkit.ledger import Ledger, copying, files
+from tokenkit.ledger import Ledger, copying, files, instances
 from tokenkit.receipts import Receipt, StageReport, new_id
 from tokenkit.types import Usage
 
@@ -180,7 +180,7 @@ def copied(folder: Path, of: Sequence[Receipt], rows: int, rounds: int) -> None:
     source.export(parquet["calls"])
     with reading(source.path) as connection:
         for table in TABLES[1:]:
-            connection.execute(f"COPY {table} TO {files.quoted(parquet[table])}")
+            connection.execute(f"COPY {table} TO {instances.quoted(parquet[table])}")
     lines = folder / "receipts.jsonl"
     with lines.open("wb") as out:
         out.writelines(entry.body + b"\n" for batch in copying.batches(journal, 0) for entry in batch)
@@ -189,11 +189,11 @@ def copied(folder: Path, of: Sequence[Receipt], rows: int, rounds: int) -> None:
         with files.writing(ledger.path, 5, turn=ledger.path) as target:
             for table in tables:
                 stored = "COLUMNS(lambda c: c NOT IN ('total_tokens', 'cost_usd'))"  # not the two that are computed
-                target.execute(f"INSERT INTO {table} BY NAME SELECT {stored} FROM {files.quoted(parquet[table])}")
+                target.execute(f"INSERT INTO {table} BY NAME SELECT {stored} FROM {instances.quoted(parquet[table])}")
 
     def parsed(number: int) -> None:
         with closing(duckdb.connect(str(folder / f"parsed-{number}.duckdb"), config={"threads": "1"})) as target:
-            target.execute(f"CREATE TABLE receipts AS FROM read_json({files.quoted(lines)})")
+            target.execute(f"CREATE TABLE receipts AS FROM read_json({instances.quoted(lines)})")
 
     ways: Ways = {
         "Ledger.ingest": lambda n: ledgers[n].ingest(),
@@ -220,7 +220,7 @@ def copied(folder: Path, of: Sequence[Receipt], rows: int, rounds: int) -> None:
 def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a plain connection to a ledger that nobody has open, with every thread."""
     with duckdb.connect() as connection:
-        connection.execute(f"ATTACH {files.quoted(path)} AS ledger (READ_ONLY)")
+        connection.execute(f"ATTACH {instances.quoted(path)} AS ledger (READ_ONLY)")
         connection.execute("USE ledger")
         yield connection
 
@@ -309,7 +309,7 @@ def beside(kit: Kit, folder: Path, day: int, rounds: int) -> None:
     os.link(kit.ledger.path, folder / "held.duckdb")  # DuckDB opens a path only once in a process
     with reading(folder / "held.duckdb") as held:
         for table in ("attempts", "stages"):
-            held.execute(f"COPY {table} TO {files.quoted(paths[table])}")
+            held.execute(f"COPY {table} TO {instances.quoted(paths[table])}")
         zone = str(held.execute("SELECT current_setting('TimeZone')").fetchall()[0][0])
         heads = ("ledger.sql", "DuckDB, held open", "polars, lazy", "pandas, read", "pandas, in memory")
         print(f"{'ms (times ours)':34}" + "".join(f"{head:>20}" for head in heads))
@@ -341,11 +341,11 @@ print(imported - began, time.perf_counter() - imported)
 def opened(kit: Kit, rounds: int) -> None:
     """Print where opening takes its time: the pieces in DuckDB alone, all of ours, and in a process just begun."""
     pieces: Times = {}
-    queries = {"attach": f"ATTACH {files.quoted(kit.ledger.path)} AS ledger (READ_ONLY); USE ledger"}
+    queries = {"attach": f"ATTACH {instances.quoted(kit.ledger.path)} AS ledger (READ_ONLY); USE ledger"}
     queries["count"] = "SELECT count(*) FROM calls"
     for _ in range(rounds):
         clock = [time.perf_counter()]
-        connection = files.connect(kit.ledger.path)
+        connection = instances.connect(kit.ledger.path)
         for name in ("connect", *queries, "close"):
             if name in queries:
                 connection.execute(queries[name])

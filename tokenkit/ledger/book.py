@@ -23,6 +23,7 @@ from tokenkit.journal import Journal, let_go
 from tokenkit.ledger import chain, copying, files, imports, life
 from tokenkit.ledger.files import Busy, Unavailable
 from tokenkit.ledger.imports import Imported
+from tokenkit.ledger.instances import lent, opened
 from tokenkit.ledger.life import Retained
 from tokenkit.ledger.questions import Damaged, Parameters, ask, why
 
@@ -169,7 +170,10 @@ class Ledger:
             raise UserError(f"Cannot export to {target}: there is no folder {target.parent}.")
         try:
             # In a folder that is only ours, because DuckDB makes files with the umask's mode.
-            with self._opened() as connection, TemporaryDirectory(dir=target.parent, prefix=".tokenkit-") as folder:
+            with (
+                self._opened(exports=True) as connection,
+                TemporaryDirectory(dir=target.parent, prefix=".tokenkit-") as folder,
+            ):
                 draft = Path(folder, target.name)
                 if form == "otel":
                     life.as_spans(connection, draft)
@@ -280,21 +284,25 @@ class Ledger:
         return copied
 
     @contextmanager
-    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a connection in which ``calls`` and the rest are complete: the file, the standby, or memory alone."""
+    def _opened(self, exports: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a connection in which ``calls`` and the rest are complete: the file, the standby, or memory alone.
+
+        It reaches nothing else, unless it ``exports``.
+        """
         self.note = None
         if self.journal.head()[0] != self._copied or not self.path.exists() or self.standby.exists():
             try:
-                self._copy_into(self.path, min(self.patience, 0.25))  # a reader can do without, see _complete
+                # A reader can do without, see _complete; but not without a file, which another kernel may be making.
+                self._copy_into(self.path, min(self.patience, 0.25) if self.path.exists() else self.patience)
                 self._retire_standby()
             except Busy:
                 pass  # nothing to tell: what waits is laid over the file in memory
             except Unavailable as error:
                 self.note = str(error)
         with ExitStack() as stack:
-            yield self._complete(stack, (self.path, self.standby))
+            yield self._complete(stack, (self.path, self.standby), exports)
 
-    def _complete(self, stack: ExitStack, paths: Sequence[Path]) -> duckdb.DuckDBPyConnection:
+    def _complete(self, stack: ExitStack, paths: Sequence[Path], exports: bool = False) -> duckdb.DuckDBPyConnection:
         import duckdb  # as in export
 
         journal_id = str(self.journal.meta("journal_id"))
@@ -303,7 +311,8 @@ class Ledger:
                 if path == self.standby:
                     self._copy_into(path, self.patience)
                 with ExitStack() as attempt:
-                    connection = attempt.enter_context(files.reading(path, self.patience, turn=self.path))
+                    held = files.reading(path, self.patience, turn=self.path, exports=exports)
+                    connection = attempt.enter_context(held)
                     mark = copying.mark_of(connection, journal_id, "ledger.main")
                     mark = copying.true_mark(connection, self.journal, mark, "ledger.main")
                     copying.overlay(connection, self.journal, journal_id, mark)
@@ -311,8 +320,7 @@ class Ledger:
                     return connection
             except (Unavailable, duckdb.Error) as error:
                 self.note = self.note or why(error)
-        connection = files.connect(self.path)
-        stack.callback(connection.close)
+        connection = stack.enter_context((opened if exports else lent)(self.path))
         copying.overlay(connection, self.journal, journal_id, None)
         return connection
 

@@ -121,19 +121,21 @@ def overlay(connection: duckdb.DuckDBPyConnection, journal: Journal, journal_id:
     """
     if mark is not None and not journal.rows(mark.seq, 1):
         return
-    connection.execute("CREATE SCHEMA memory.pending")
-    connection.execute("USE memory.pending")
+    connection.execute("ATTACH ':memory:' AS pending")
+    connection.execute("CREATE SCHEMA pending.rows")
+    connection.execute("USE pending.rows")
     create_tables(connection)
     for _ in copy(connection, journal, journal_id, mark or Mark(0, 0, GENESIS), "ledger.main.calls"):
         pass  # all of it: what waits is whatever came since the last time the file could be written
+    connection.unregister("batch")
     connection.execute("DELETE FROM sources")  # these rows are not copied anywhere
     tables = connection.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'memory' AND schema_name = 'pending'"
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'pending' AND schema_name = 'rows'"
     ).fetchall()
-    connection.execute("USE memory.main")
+    connection.execute("USE pending.main")
     for (table,) in tables:
         below = "" if mark is None else f"FROM ledger.main.{table} {_UNION.get(table, 'UNION ALL')} BY NAME "
-        connection.execute(f"CREATE VIEW {table} AS {below} FROM memory.pending.{table}")
+        connection.execute(f"CREATE VIEW {table} AS {below} FROM pending.rows.{table}")
     connection.execute(section("views"))
 
 

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from tokenkit.errors import LedgerError
 from tokenkit.journal import make_private
+from tokenkit.ledger.instances import lent, let_go, opened, quoted
 from tokenkit.ledger.questions import why
 
 if TYPE_CHECKING:
@@ -65,21 +66,6 @@ def migrate(connection: duckdb.DuckDBPyConnection, *, version: int = 0) -> None:
     connection.execute("CHECKPOINT")
 
 
-def connect(path: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB in memory, which ``path`` is then attached to; what does not fit memory goes beside ``path``.
-
-    Nothing is ever fetched from the network.
-    """
-    import duckdb  # here, because importing tokenkit must not import it
-
-    settings = {
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "temp_directory": f"{path}.tmp",
-    }
-    return duckdb.connect(":memory:", config=settings if threads is None else {**settings, "threads": str(threads)})
-
-
 @contextmanager
 def writing(path: Path, patience: float, *, turn: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection whose current database is the ledger at ``path``, made or migrated where need be.
@@ -91,7 +77,8 @@ def writing(path: Path, patience: float, *, turn: Path) -> Iterator[duckdb.DuckD
         if not path.exists():
             _make(path)
         # One thread: a batch is small, and threads still running when Python exits can abort the process.
-        with _attached(path, "", threads=1) as connection:
+        with opened(path, threads=1) as connection:
+            _attach(connection, path)
             version = _version(connection, path)
             if version < VERSION:
                 migrate(connection, version=version)
@@ -99,11 +86,15 @@ def writing(path: Path, patience: float, *, turn: Path) -> Iterator[duckdb.DuckD
 
 
 @contextmanager
-def reading(path: Path, patience: float, *, turn: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection with the ledger attached as ``ledger``, read only. Raises Unavailable like :func:`writing`."""
+def reading(path: Path, patience: float, *, turn: Path, exports: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection with the ledger attached as ``ledger``, read only. Raises Unavailable like :func:`writing`.
+
+    It can reach nothing else, unless it ``exports``.
+    """
     if not path.exists():
         raise Unavailable(f"There is no ledger {path} yet.")
-    with taking_turns(turn, exclusive=False, patience=patience), _attached(path, "READ_ONLY") as connection:
+    with taking_turns(turn, exclusive=False, patience=patience), (opened if exports else lent)(path) as connection:
+        _attach(connection, path, "READ_ONLY")
         if _version(connection, path) < VERSION:
             raise Unavailable(f"The ledger {path} has not been brought to version {VERSION} yet.")
         yield connection
@@ -114,21 +105,14 @@ def save(connection: duckdb.DuckDBPyConnection, query: str, path: Path, form: st
     connection.execute(f"COPY ({query}) TO {quoted(path)} ({form})")
 
 
-@contextmanager
-def _attached(path: Path, mode: str, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-    import duckdb  # as in connect
+def _attach(connection: duckdb.DuckDBPyConnection, path: Path, mode: str = f"STORAGE_VERSION {STORAGE!r}") -> None:
+    import duckdb  # here, because importing tokenkit must not import it
 
-    connection = connect(path, threads)
     try:
-        try:
-            connection.execute(f"ATTACH {quoted(path)} AS ledger ({mode or f'STORAGE_VERSION {STORAGE!r}'})")
-            connection.execute("USE ledger")
-        except duckdb.Error as error:
-            raise Unavailable(_prose(path, error)) from error
-        yield connection
-    finally:
-        with suppress(duckdb.Error):  # a transaction cut off rolls back; what was committed is in the file
-            connection.close()
+        connection.execute(f"ATTACH {quoted(path)} AS ledger ({mode})")
+        connection.execute("USE ledger")
+    except duckdb.Error as error:
+        raise Unavailable(_prose(path, error)) from error
 
 
 def _make(path: Path) -> None:
@@ -136,7 +120,8 @@ def _make(path: Path) -> None:
     draft = path.with_name(f"{path.name}.new")
     for stale in (draft, Path(f"{draft}.wal"), Path(f"{path}.wal")):
         stale.unlink(missing_ok=True)
-    with _attached(draft, "") as connection:
+    with opened(draft) as connection:
+        _attach(connection, draft)
         migrate(connection)
     draft.chmod(0o600)
     draft.rename(path)
@@ -149,7 +134,8 @@ def rewritten(path: Path) -> None:
     draft = path.with_name(f"{path.name}.new")
     for stale in (draft, Path(f"{draft}.wal")):
         stale.unlink(missing_ok=True)
-    with _attached(path, "") as connection:
+    with opened(path) as connection:
+        _attach(connection, path)
         _version(connection, path)
         connection.execute(f"ATTACH {quoted(draft)} AS anew (STORAGE_VERSION {STORAGE!r})")
         connection.execute("COPY FROM DATABASE ledger TO anew")
@@ -161,7 +147,7 @@ def rewritten(path: Path) -> None:
 
 def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     """Return the attached ledger's version, once it is certain that it is one, and whole."""
-    import duckdb  # as in connect
+    import duckdb  # as in _attach
 
     try:
         ((found,),) = connection.execute("SELECT max(version) FROM ledger.schema_version").fetchall()
@@ -192,11 +178,6 @@ def _missing(connection: duckdb.DuckDBPyConnection) -> str:
     there = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     lost = set(_tables(VERSION)) - there
     return "schema_version" if "schema_version" in lost else min(lost, default="that can be read")
-
-
-def quoted(path: Path) -> str:
-    """Return a path as a SQL string."""
-    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _prose(path: Path, error: BaseException) -> str:
@@ -257,6 +238,7 @@ _forking = threading.local()
 def _before_fork() -> None:
     """Let connections of other threads finish first: a child that inherited one could never open the file itself."""
     _forking.held = [lock for lock in list(_turns.values()) if lock.acquire(timeout=5)]
+    let_go()
 
 
 def _after_fork_in_parent() -> None:

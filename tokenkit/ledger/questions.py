@@ -25,11 +25,9 @@ class Damaged(LedgerError):
 
 
 def ask(connection: duckdb.DuckDBPyConnection, query: str, parameters: Parameters = ()) -> pandas.DataFrame:
-    """Answer a query on a connection that serves nothing else afterwards. Raises LedgerError in one line."""
+    """Answer a query on a connection of a sealed instance. Raises LedgerError in one line."""
     import duckdb  # here, because importing tokenkit must not import it
 
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
     try:
         statements = connection.extract_statements(query)
         if not statements:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tokenkit.errors import UserError
-from tokenkit.ledger import files
+from tokenkit.ledger import instances
 from tokenkit.ledger.imports import llm
 from tokenkit.ledger.questions import why
 
@@ -51,9 +51,9 @@ def _parquet(path: Path) -> Records:
     import duckdb  # here, because importing tokenkit must not import it
 
     place = path / "**" / "*.parquet" if path.is_dir() else path
-    connection = files.connect(path)
+    connection = instances.connect(path)
     try:
-        table = f"FROM read_parquet({files.quoted(place)}, hive_partitioning = false, union_by_name = true)"
+        table = f"FROM read_parquet({instances.quoted(place)}, hive_partitioning = false, union_by_name = true)"
         # As a number, because DuckDB makes a Python datetime with a zone only where pytz is installed.
         zoned = [name for name, kind, *_ in connection.execute(f"DESCRIBE {table}").fetchall() if "ZONE" in kind]
         instants = ", ".join(f'epoch_us("{name}") AS "{name}"' for name in zoned)
