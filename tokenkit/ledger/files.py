@@ -95,8 +95,11 @@ def reading(path: Path, patience: float, *, turn: Path, exports: bool = False) -
         raise Unavailable(f"There is no ledger {path} yet.")
     with taking_turns(turn, exclusive=False, patience=patience), (opened if exports else lent)(path) as connection:
         _attach(connection, path, "READ_ONLY")
-        if _version(connection, path) < VERSION:
-            raise Unavailable(f"The ledger {path} has not been brought to version {VERSION} yet.")
+        stamp = _stamp(path)
+        if _whole.get(path) != stamp:
+            if _version(connection, path) < VERSION:
+                raise Unavailable(f"The ledger {path} has not been brought to version {VERSION} yet.")
+            _whole[path] = stamp
         yield connection
 
 
@@ -166,6 +169,15 @@ def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
         f"{path} was written by a newer tokenkit (ledger version {version}; this one knows {VERSION}). "
         "Upgrade tokenkit, or name another file for the ledger."
     )
+
+
+_whole: dict[Path, object] = {}  # ledgers found whole, as they were then: looking again takes as long as a question
+
+
+def _stamp(path: Path) -> object:
+    """Return what is another after every change. Taken while the file is attached, when nobody can write it."""
+    logs = (Path(f"{path}{end}") for end in ("", ".wal"))
+    return [(found.st_ino, found.st_size, found.st_mtime_ns) for found in (log.stat() for log in logs if log.exists())]
 
 
 @cache
