@@ -298,7 +298,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(1200 if LONG else 240)
-@pytest.mark.parametrize(("scenario", "way", "step"), product(SCENARIOS, WAYS, (1,)) if LONG else SHORT)
+@pytest.mark.parametrize(("scenario", "way", "step"), [*product(SCENARIOS, WAYS, (1,))] if LONG else SHORT)
 def test_no_change_of_the_disk_that_fails_costs_more_than_itself(
     tmp_path: Path, shim: Path, scenario: str, way: str, step: int
 ) -> None:
