@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from tokenkit.compress.damage import minified
+from tokenkit.compress.outline import examples
 from tokenkit.compress.pipeline import Aim, Rewriting
 from tokenkit.compress.spans import Span, gaps, kept, merged, objects, protected
 
@@ -21,9 +22,9 @@ def normalize(text: str, keep: Sequence[str] = ()) -> str:
     Line ends become ``\\n``; runs of blanks between words become one; of several empty lines one stays. Markdown tables
     lose their padding, bare JSON its blanks (values, order and the way numbers are written stay). A line of 24 to 200
     letters, beside an empty line, that stands there for the third time or more is a notice of some template: only
-    its first copy stays.
+    its first copy stays. Nothing is done to worked examples, which show how an answer is to be set.
     """
-    spans = protected(text, keep)
+    spans = merged([*protected(text, keep), *examples(text)])
     tables, swaps = _tables(text, spans)
     wanted = kept(text, keep)
     for start, end in spans:

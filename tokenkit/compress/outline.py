@@ -63,6 +63,11 @@ def outline(text: str, keep: Sequence[str] = ()) -> Outline:
     return _arranged(text, tuple(ends), headings, {start for start, _ in shots}, turns)
 
 
+def examples(text: str) -> list[Span]:
+    """Return where a prompt's worked examples are; none where there are fewer than three alike."""
+    return _examples(_labelled(text)[0], len(text))
+
+
 def joined(outlines: Sequence[Outline]) -> Outline:
     """Return several texts as one outline: each a section, or, where they are short on the whole, turns of one talk."""
     if len(outlines) == 1:

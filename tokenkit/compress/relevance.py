@@ -29,6 +29,10 @@ K1, B = 1.2, 0.75
 MOST_POSTINGS = 24
 POSITION = 0.1
 
+LIKE, BEGINNING, ENDING = 0.5, 5, 2
+"""For a question's word that the text has not, those that begin like it count, for this share: they have at least so
+many letters in common, and differ in at most so many at the end."""
+
 SENTENCE, AGAIN = 15, 0.1
 """Without a question, a piece of so many characters that repeats an earlier one keeps this share of its score."""
 
@@ -110,10 +114,17 @@ def _stem(word: str) -> str:
 
 
 def _wanted(query: str | None, counts: Sequence[Counter[str]]) -> dict[str, float]:
-    """Return the question's words that the text has."""
-    words = dict.fromkeys(stems(query or ""), 1.0)
-    there = set[str]().union(*(count.keys() & words.keys() for count in counts)) if words else ()
-    return {word: 1.0 for word in words if word in there}
+    """Return the question's words that the text has, and for those it has not, what begins like them: weighted."""
+    words = list(dict.fromkeys(stems(query or "")))
+    there = set[str]().union(*(count.keys() & set(words) for count in counts)) if words else set[str]()
+    found = {word: 1.0 for word in words if word in there}
+    begins = {word[: max(BEGINNING, len(word) - ENDING)]: len(word) + ENDING
+              for word in words if word not in there and len(word) > BEGINNING}  # fmt: skip
+    sizes = sorted({len(begin) for begin in begins})
+    for word in sorted(set[str]().union(*counts)) if begins else ():
+        if any(len(word) <= begins.get(word[:size], 0) for size in sizes):
+            found.setdefault(word, LIKE)
+    return found
 
 
 def _central(counts: Sequence[Counter[str]]) -> dict[str, float]:
