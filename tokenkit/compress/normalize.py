@@ -6,14 +6,16 @@ What may not be altered stays, and so do lines whose blanks mean something: inde
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+import sys
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from tokenkit.compress.damage import minified
 from tokenkit.compress.outline import examples
 from tokenkit.compress.pipeline import Aim, Rewriting
-from tokenkit.compress.spans import Span, gaps, kept, merged, objects, protected
+from tokenkit.compress.spans import Span, kept, merged, objects, protected
 
 
 def normalize(text: str, keep: Sequence[str] = ()) -> str:
@@ -56,16 +58,15 @@ _CELL = re.compile(r"(?<!\\)[ \t]*+\|[ \t]*+")
 def _cleaned(text: str, fixed: Sequence[Span], swaps: Mapping[Span, str], tables: Sequence[Span]) -> str:
     """Put the text together again: fixed spans as they are or swapped, and between them without spare blanks."""
     made: list[str] = []
-    edges = sorted({edge for span in tables for edge in span})
-    pieces = [(span, True) for span in fixed] + [(span, False) for span in gaps(fixed, len(text))]
-    for (start, end), stays in sorted(pieces):
-        if stays:
-            made.append(swaps.get((start, end), text[start:end]))
-            continue
-        cuts = edges[bisect_right(edges, start) : bisect_right(edges, end - 1)]
-        for left, right in zip([start, *cuts], [*cuts, end], strict=True):
+    edges = [edge for span in tables for edge in span]
+    at = 0
+    for start, end in [*fixed, (len(text), len(text))]:
+        cuts = [at, *edges[bisect_right(edges, at) : bisect_left(edges, start)], start] if start > at else ()
+        for left, right in pairwise(cuts):
             piece = _tidy(text[left:right], begins=left == 0 or text[left - 1] == "\n", ends=right == len(text))
-            made.append(_CELL.sub("|", piece) if _within(tables, left) else piece)
+            made.append(_CELL.sub("|", piece) if bisect_right(edges, left) % 2 else piece)  # odd: within a table
+        made.append(swaps.get((start, end), text[start:end]))
+        at = end
     whole = "".join(made)
     return whole.lstrip("\n") if not fixed or fixed[0][0] > 0 else whole
 
@@ -92,7 +93,7 @@ def _tidy(piece: str, *, begins: bool, ends: bool) -> str:
 
 
 def _within(spans: Sequence[Span], place: int) -> bool:
-    at = bisect_right(spans, place, key=lambda span: span[0]) - 1
+    at = bisect_right(spans, (place, sys.maxsize)) - 1
     return at >= 0 and place < spans[at][1]
 
 
@@ -193,5 +194,5 @@ def _notices(text: str, blocked: Sequence[Span]) -> list[Span]:
 
 
 def _overlaps(spans: Sequence[Span], start: int, end: int) -> bool:
-    at = bisect_right(spans, start, key=lambda span: span[0]) - 1
+    at = bisect_right(spans, (start, sys.maxsize)) - 1
     return (at >= 0 and spans[at][1] > start) or (at + 1 < len(spans) and spans[at + 1][0] < end)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from tokenkit.compress.outline import BLANK, INLINE, LINE, SECTION, Outline
+from tokenkit.compress.spans import Span
 
 Scores = list[float]
 Spread = Callable[[Scores, Outline, Sequence[int]], Scores]
@@ -50,8 +51,8 @@ _STOP = frozenset(
 def relevance(made: Outline, query: str | None, spread: Spread) -> Scores:
     """Return a score for each piece, higher is more relevant; ``spread`` shares scores between neighbours."""
     pieces = made.pieces
-    known = _Stems()
-    words = [stems(piece, known) for piece in pieces]
+    written, known = [_words(piece) for piece in pieces], _Stems()
+    words = [known.of(row) for row in written]
     counts = [Counter(row) for row in words]
     wanted = _wanted(query, counts)
     centre = not wanted
@@ -65,7 +66,7 @@ def relevance(made: Outline, query: str | None, spread: Spread) -> Scores:
         return _once(_early(scores), pieces)
     for part, share in (
         (_headings(made, wanted, rarity), HEADING),
-        (_passages(made, words, wanted, query or ""), PASSAGE),
+        (_passages(made, written, words, wanted, query or ""), PASSAGE),
         (_answers(counts, wanted, rarity), SINGLE),
     ):
         scores = [score + share * more for score, more in zip(scores, part, strict=True)]
@@ -73,29 +74,32 @@ def relevance(made: Outline, query: str | None, spread: Spread) -> Scores:
 
 
 class _Stems(dict[str, str]):
-    """Words, as they are written, to their stems, and to nothing where they say nothing: each is looked at once."""
+    """Words to their stems, and to nothing where they say nothing: each is looked at once."""
 
-    def __missing__(self, written: str) -> str:
-        word = written.lower()
-        stem = self[written] = _stem(word) if len(word) > 1 and word not in _STOP else ""
+    unspaced = False  # whether there was one of a script that sets no blanks between words
+
+    def __missing__(self, word: str) -> str:
+        self.unspaced = self.unspaced or word[0] >= _UNSPACED
+        stem = self[word] = _stem(word) if len(word) > 1 and word not in _STOP else ""
         return stem
 
+    def of(self, words: Sequence[str]) -> list[str]:
+        """Return the stems of those words that say something; of Chinese, pairs of signs."""
+        found = list(filter(None, map(self.__getitem__, words)))
+        if not self.unspaced:
+            return found
+        return [part for word in found for part in (_pairs(word) if word[0] >= _UNSPACED else (word,))]
 
-def stems(text: str, known: _Stems | None = None) -> list[str]:
-    """Return the content words of a text, lower-case, without their endings; of Chinese, pairs of signs.
 
-    Who asks for many texts hands on what is ``known``, so that a word is shortened once.
-    """
-    known = _Stems() if known is None else known
-    words = list(filter(None, map(known.__getitem__, _words(text))))
-    if text.isascii() or not any(word[0] >= _UNSPACED for word in words):
-        return words
-    return [part for word in words for part in (_pairs(word) if word[0] >= _UNSPACED else (word,))]
+def stems(text: str) -> list[str]:
+    """Return the content words of a text, lower-case, without their endings; of Chinese, pairs of signs."""
+    return _Stems().of(_words(text))
 
 
 def _words(text: str) -> list[str]:
-    """Return the words as they are written; of plain ASCII by a table, which is several times as fast."""
-    return text.encode().translate(_SPACED).decode().split() if text.isascii() else _WORD.findall(text)
+    """Return the words in lower case; of plain ASCII by a table, which is several times as fast."""
+    low = text.lower()
+    return low.encode().translate(_SPACED).decode().split() if low.isascii() else _WORD.findall(low)
 
 
 _SPACED = bytes(code if chr(code).isalnum() else 32 for code in range(128)).ljust(256)
@@ -201,75 +205,88 @@ def _headings(made: Outline, wanted: Mapping[str, float], rarity: Mapping[str, f
     return [worth[section] for section in made.sections]
 
 
-def _passages(made: Outline, words: Sequence[list[str]], wanted: Mapping[str, float], query: str) -> Scores:
-    """Return the worth of the passage a piece stands in: its own words, and being named by a passage of worth."""
-    rows: list[list[str]] = [[] for _ in made.subjects]
-    for passage, row in zip(made.passages, words, strict=True):
-        rows[passage] += row
-    together = [Counter(row) for row in rows]
+def _passages(
+    made: Outline,
+    written: Sequence[list[str]],
+    words: Sequence[list[str]],
+    wanted: Mapping[str, float],
+    query: str,
+) -> Scores:
+    """Return the worth of the passage a piece stands in: its own words, and being named by a passage of worth.
+
+    ``written`` are the pieces' words as they are, ``words`` their stems.
+    """
+    together = [Counter(row) for row in _by_passage(made, words)]
     if sum(1 for count in together if count) <= 3:
         return [0.0] * len(words)
     worth = scaled(_bm25(together, wanted, _rarity(together, wanted)))
-    names = [tuple(_words(subject.lower())) for subject in made.subjects]
-    asked = _Names(names).within(_words(query.lower()))
+    names = _Names([tuple(_words(subject)) for subject in made.subjects])
+    asked = names.within(_words(query))
     worth = [score + NAMED * (place in asked) for place, score in enumerate(worth)]
-    linked = _links(made, names, together)
+    linked = _links(names, _by_passage(made, written), together)
     reached = worth
     for _ in range(HOPS):
         following = list(worth)
         for place, named in linked.items():
             passed = FOLLOW * reached[place] / math.sqrt(len(named))
             for other, share in named.items():
-                following[other] = max(following[other], worth[other] + share * passed)
+                found = worth[other] + share * passed
+                if found > following[other]:
+                    following[other] = found
         reached = following
     reached = scaled(reached)
     return [reached[passage] for passage in made.passages]
 
 
+def _by_passage(made: Outline, rows: Sequence[list[str]]) -> list[list[str]]:
+    together: list[list[str]] = [[] for _ in made.subjects]
+    for passage, row in zip(made.passages, rows, strict=True):
+        together[passage] += row
+    return together
+
+
 class _Names:
-    """Finds names, given as words, in a row of words: each place is looked at a bounded number of times."""
+    """Finds names, given as words, in a row of words: each place is looked at a bounded number of times.
+
+    A name is looked for where its longest word is, which is rarely one that every text is full of.
+    """
 
     def __init__(self, names: Sequence[tuple[str, ...]]) -> None:
-        self._by_first: dict[str, dict[tuple[str, ...], list[int]]] = defaultdict(dict)
+        self.all = names
+        self._places: dict[tuple[str, ...], list[int]] = {}
+        shapes: dict[str, set[Span]] = defaultdict(set)
         for place, name in enumerate(names):
             if sum(map(len, name)) >= 4:
-                self._by_first[name[0]].setdefault(name, []).append(place)
-        self._sizes = {
-            first: sorted({len(name) for name in known}, reverse=True)[:8] for first, known in self._by_first.items()
-        }
+                self._places.setdefault(name, []).append(place)
+                longest = max(name, key=len)
+                shapes[longest].add((len(name), name.index(longest)))
+        self._shapes = {word: sorted(known, reverse=True)[:8] for word, known in shapes.items()}
 
     def within(self, words: Sequence[str]) -> set[int]:
         """Return the places of the names that occur in ``words``."""
         found: set[int] = set()
-        for at in [at for at, word in enumerate(words) if word in self._sizes]:
-            known = self._by_first[words[at]]
-            for size in self._sizes[words[at]]:
-                places = known.get(tuple(words[at : at + size]))
+        for at in [at for at, word in enumerate(words) if word in self._shapes]:
+            for size, before in self._shapes[words[at]]:
+                places = self._places.get(tuple(words[at - before : at - before + size])) if at >= before else None
                 if places:
                     found.update(places[:MOST_POSTINGS])
         return found
 
 
-def _links(
-    made: Outline, names: Sequence[tuple[str, ...]], together: Sequence[Counter[str]]
-) -> dict[int, dict[int, float]]:
+def _links(names: _Names, texts: Sequence[list[str]], together: Sequence[Counter[str]]) -> dict[int, dict[int, float]]:
     """Return for each passage the ones it names, whole (1) or by their rare words alone (at most 0.5)."""
-    texts: list[list[str]] = [[] for _ in made.subjects]
-    for passage, piece in zip(made.passages, made.pieces, strict=True):
-        texts[passage].append(piece)
-    finder = _Names(names)
     linked: dict[int, dict[int, float]] = defaultdict(dict)
-    for place, parts in enumerate(texts):
-        for other in sorted(finder.within(_words("".join(parts).lower()))):
+    for place, words in enumerate(texts):
+        for other in sorted(names.within(words)):
             if other != place:
                 linked[place][other] = 1.0
     rare = max(2, min(len(texts) // 5, MOST_POSTINGS))
-    stemmed = [[word for word in map(_stem, name) if len(word) > 3] for name in names]
+    stemmed = [[word for word in map(_stem, name) if len(word) > 3] for name in names.all]
     postings: dict[str, list[int]] = {word: [] for name in stemmed for word in name}
     for place, count in enumerate(together):
         for word in postings.keys() & count.keys():
             postings[word].append(place)
-    for other, name in enumerate(names):
+    for other, name in enumerate(names.all):
         telling = [word for word in stemmed[other] if 0 < len(postings[word]) <= rare]
         if telling:
             holders = set.intersection(*(set(postings[word]) for word in telling))
