@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from tokenkit.compress import Aim, compress, kept
 from tokenkit.compress.hyperbolic import GEOMETRIES, hyperbolic
 from tokenkit.compress.outline import outline
-from tokenkit.compress.relevance import relevance
+from tokenkit.compress.relevance import _wanted, relevance, stems
 from tokenkit.compress.spans import fences, protected
 from tokenkit.compress.summarize import summarize
 from tokenkit.tokens import count
@@ -124,6 +125,38 @@ def test_a_passage_named_by_one_that_matters_matters_too(name: str) -> None:
     )
     out = STAGES[name](text, "Who is the mother of Mira Olsen's husband?", 0.2, count)
     assert "His mother is Edda Falk." in out
+
+
+TOWNS = " ".join(f"Town {n} has a market, a church and a bridge of stone." for n in range(30))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("asked", "written"), [("septicemia", "septicemic"), ("Tunisia", "Tunisian"), ("composer", "composed")]
+)
+def test_a_word_that_the_text_has_in_another_form_is_found(name: str, asked: str, written: str) -> None:
+    telling = f"A cause that is {written} was seen too."
+    half = len(TOWNS) // 2
+    text = f"{TOWNS[:half]} {telling} {TOWNS[half:]}"
+    assert telling in STAGES[name](text, f"What is {asked}?", 0.1, count)
+
+
+@BOTH
+def test_of_two_forms_the_one_that_was_asked_for_comes_first(name: str) -> None:
+    telling, like = "The national guard marched in May.", "A nationalist marched in June."
+    text = f"{like} {TOWNS} {telling}"
+    out = STAGES[name](text, "What of the national guard?", 0.1, count)
+    assert telling in out
+    assert like not in out
+
+
+def test_short_words_and_other_words_are_not_forms_of_one_another() -> None:
+    counts = [Counter(stems("A mart, a marten, the marble table and a marvellous marsh. Interior internals."))]
+    assert not _wanted("mark", counts)
+    assert not _wanted("market", counts)
+    assert not _wanted("international", counts)
+    assert _wanted("marvels", counts) == {}
+    assert _wanted("interiors", counts) == {"interior": 1.0}
 
 
 @BOTH

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenkit.compress import Aim, compress
 from tokenkit.compress.extracting import GONE
 from tokenkit.compress.hyperbolic import hyperbolic
+from tokenkit.compress.normalize import normalize
 from tokenkit.compress.outline import BLANK, SECTION, joined, outline
 from tokenkit.compress.summarize import summarize
 from tokenkit.tokens import count
@@ -98,6 +99,12 @@ def test_worked_examples_are_whole(shot: str) -> None:
     made = outline("".join(shot.format(n=n, m=2 * n) for n in range(6)))
     assert all(made.examples)
     assert len(made.pieces) == 6
+
+
+def test_worked_examples_keep_their_layout() -> None:
+    shots = "".join(f"Question:  What is {n}  and {n}?\n\nAnswer:   {2 * n}  \n\n" for n in range(6))
+    noise = "Before  the   examples,  a word.\n\n\n\n"
+    assert normalize(noise + shots) == f"Before the examples, a word.\n\n{shots}"
 
 
 # Several texts are judged together.
