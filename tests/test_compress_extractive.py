@@ -144,10 +144,10 @@ def test_a_word_that_the_text_has_in_another_form_is_found(name: str, asked: str
 @BOTH
 def test_of_two_forms_the_one_that_was_asked_for_comes_first(name: str) -> None:
     telling, like = "The national guard marched in May.", "A nationalist marched in June."
-    text = f"{like} {TOWNS} {telling}"
+    text = f"{TOWNS} {like} {TOWNS} {telling}"
     out = STAGES[name](text, "What of the national guard?", 0.1, count)
     assert telling in out
-    assert like not in out
+    assert like not in out, "it is found only where the word itself is missing"
 
 
 def test_short_words_and_other_words_are_not_forms_of_one_another() -> None:
