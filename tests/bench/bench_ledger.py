@@ -269,6 +269,7 @@ QUESTIONS = {  # of which table, the columns it needs, and our words
 }  # fmt: skip
 ALONE = {  # what has no counterpart elsewhere: money as exact USD, the views as they come, opening
     "daily cost by model, in USD": DAILY.format("sum(cost_usd)"),
+    "p95 latency by model": LATENCY.replace("provider", "model"),  # the history knows one provider only
     **{f"FROM {view}": f"FROM {view}" for view in ("spend_daily", "latency_by_provider", "compression_by_stage")},
     "opening, and a count": "SELECT count(*) FROM calls",
 }
