@@ -239,7 +239,8 @@ def answered(home: Path, facts: Facts, thorough: bool) -> None:
         with duckdb.connect(str(kit.ledger.path), read_only=True) as file:
             ids = [row[0] for row in file.execute("SELECT id FROM calls ORDER BY seq").fetchall()]
         assert ids == IDS, "the file itself has not every row once"
-        assert sorted(path.name for path in home.iterdir() if "duckdb" in path.name) == FILES
+        left = sorted(path.name for path in home.iterdir() if "duckdb" in path.name)
+        assert left == FILES, left
 
 
 IDS = [f"{number:032x}" for number in range(31)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -119,33 +120,49 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path, mode: str = f"STO
 
 
 def _make(path: Path) -> None:
-    """Make an empty ledger under another name first, so that a crash never leaves half of one under its own."""
-    draft = path.with_name(f"{path.name}.new")
-    for stale in (draft, Path(f"{draft}.wal"), Path(f"{path}.wal")):
-        stale.unlink(missing_ok=True)
-    with opened(draft) as connection:
+    """Make an empty ledger elsewhere first, so that a crash never leaves half of one under its name."""
+    Path(f"{path}.wal").unlink(missing_ok=True)
+    with _draft(path) as draft, opened(draft) as connection:
         _attach(connection, draft)
         migrate(connection)
-    draft.chmod(0o600)
-    draft.rename(path)
 
 
 def rewritten(path: Path) -> None:
     """Copy a ledger into a new file and put that in its place, which is how DuckDB gives space back."""
     if not path.exists():
         return
-    draft = path.with_name(f"{path.name}.new")
-    for stale in (draft, Path(f"{draft}.wal")):
-        stale.unlink(missing_ok=True)
-    with opened(path) as connection:
+    with _draft(path) as draft, opened(path) as connection:
         _attach(connection, path)
         _version(connection, path)
         connection.execute(f"ATTACH {quoted(draft)} AS anew (STORAGE_VERSION {STORAGE!r})")
         connection.execute("COPY FROM DATABASE ledger TO anew")
         connection.execute("DETACH anew")
         connection.execute("CHECKPOINT ledger")
-    draft.chmod(0o600)
-    draft.rename(path)
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """Yield the name of a file that takes the place of ``path`` when the block has made it.
+
+    It is in a folder that is only ours, because DuckDB makes files with the umask's mode. What a crash left there, the
+    next draft removes.
+    """
+    folder = path.with_name(f"{path.name}.new")
+    _remove(folder)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder / path.name
+        (folder / path.name).chmod(0o600)
+        (folder / path.name).rename(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
