@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tokenkit.compress.spans import Span, kept, protected
 
@@ -77,19 +77,26 @@ def _missing(before: str, after: str) -> str:
     place = last = far = 0
     for start, end in protected(before):
         span = before[start:end]
-        forms = {span, minified(span)} if span[0] in "{[" else {span}
         # What stands between two spans only shrinks, so the next is near; if not, it is searched to the end.
         near = place + start - last + len(span)
-        found = min(((at, len(form)) for form in forms if (at := after.find(form, place, near)) >= 0), default=None)
-        if found is None:
+        if span[0] not in "{[":
+            at, length = after.find(span, place, near), len(span)
+        else:
+            at, length = _first(after, {span, minified(span)}, place, near)
+        if at < 0:
             far += 1
-            found = min(((at, len(form)) for form in forms if (at := after.find(form, place)) >= 0), default=None)
-        if found is None:
+            at, length = _first(after, {span, minified(span)} if span[0] in "{[" else {span}, place, len(after))
+        if at < 0:
             return f"it would have changed {_short(span)}"
         if far > _FAR:
             return "it would have moved too much to be checked"
-        place, last = sum(found), end
+        place, last = at + length, end
     return ""
+
+
+def _first(text: str, forms: Iterable[str], start: int, end: int) -> Span:
+    """Return where the first of the forms is, and how long that one is; (-1, 0) where none is."""
+    return min(((at, len(form)) for form in forms if (at := text.find(form, start, end)) >= 0), default=(-1, 0))
 
 
 def _cut(before: str, after: str) -> str:

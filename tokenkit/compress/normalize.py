@@ -33,7 +33,7 @@ def normalize(text: str, keep: Sequence[str] = ()) -> str:
         if text[start] in "{[" and _BLANK.search(text, start, end) and objects(text, start, end) == [(start, end)]:
             swaps[start, end] = text[start:end] if _overlaps(wanted, start, end) else minified(text[start:end])
     blocked = merged([*spans, *tables])
-    still = merged([*_code(text), *_columns(text, tables)])
+    still = merged([*_code(text), *_columns(text, blocked)])
     swaps.update(dict.fromkeys(_notices(text, merged([*blocked, *still])), ""))
     fixed = merged([*spans, *(span for span in still if not _within(tables, span[0])), *swaps])
     return _cleaned(text, fixed, swaps, tables)
@@ -92,9 +92,10 @@ def _tidy(piece: str, *, begins: bool, ends: bool) -> str:
     return _RUN.sub(lambda run: run[0] if piece[run.start() - 1 : run.start()].strip() == "" else " ", piece)
 
 
-def _within(spans: Sequence[Span], place: int) -> bool:
+def _within(spans: Sequence[Span], place: int, end: int = 0) -> bool:
+    """Say whether a place, or what reaches from it to ``end``, is within one of the spans."""
     at = bisect_right(spans, (place, sys.maxsize)) - 1
-    return at >= 0 and place < spans[at][1]
+    return at >= 0 and max(place + 1, end) <= spans[at][1]
 
 
 _DELIMITER = re.compile(r"^[ \t]*+\|?[ \t]*+:?-++:?[ \t]*+(?:\|[ \t]*+:?-++:?[ \t]*+)++\|?[ \t\r]*+$", re.MULTILINE)
@@ -134,14 +135,17 @@ def _code(text: str) -> list[Span]:
     return [match.span() for match in _INDENTED.finditer(text)]
 
 
-def _columns(text: str, tables: Sequence[Span]) -> list[Span]:
-    """Find neighbouring lines with gaps of three blanks or more whose words begin, or end, one above the other."""
+def _columns(text: str, blocked: Sequence[Span]) -> list[Span]:
+    """Find neighbouring lines with gaps of three blanks or more whose words begin, or end, one above the other.
+
+    Not within what is ``blocked``: tables, and what stays as it is anyway.
+    """
     if "   " not in text:
         return []
     found: list[Span] = []
     last, edges = (-1, -1), frozenset[int]()
     for start, end in _lines_with(text, "   "):
-        if _within(tables, start):
+        if _within(blocked, start, end):
             continue
         line = text[start:end]
         wide = list(_GAP.finditer(line))

@@ -114,6 +114,7 @@ _LABEL = re.compile(
     r"(?:#{1,6} +|[*_]{2}|(?:> ?)?\[[^\]\n]{1,30}\] ?)?(?P<name>[^\W\d_][^:\n]{0,30}?)(?: *\d{1,3})?(?:[*_]{2})?"
     r":(?=[*\s])"
 )
+_FAR = 100  # characters within which a label's colon is
 _SHORT = re.compile(r"[A-Z][A-Za-z]{0,14}")
 _NAME = re.compile(r"(?:[A-Z][\w'’.-]*\s+(?:(?:of|the|de|von|van|di|da)\s+)*){0,4}[A-Z][\w'’-]*")
 _APART = re.compile(r"\n[^\S\n]*+\n\s*+")
@@ -163,7 +164,8 @@ def _spoken(text: str, headings: dict[int, tuple[int, int, str]]) -> set[int]:
 def _labelled(text: str) -> tuple[list[re.Match[str]], int]:
     """Return the names with a colon that passages begin with, and how many passages there are."""
     starts = [0, *(match.end() for match in _APART.finditer(text))]
-    return [match for start in starts if (match := _LABEL.match(text, start))], len(starts)
+    near = (start for start in starts if text.find(":", start, start + _FAR) >= 0)
+    return [match for start in near if (match := _LABEL.match(text, start))], len(starts)
 
 
 def _turns(labels: Sequence[re.Match[str]], passages: int) -> set[int]:
