@@ -305,6 +305,7 @@ def test_the_friendly_views(ledger):
     latency = ledger.sql("SELECT * FROM latency_by_provider").set_index("provider")
     assert latency.loc["b", ["tries", "failed_tries"]].tolist() == [3, 3]
     assert latency.loc["a", "p95_seconds"] == 0.5
+    assert latency.filter(like="p").loc["b"].isna().all(), "nothing is known of what never answered"
     error = row(ledger, "SELECT * FROM count_error_by_model")
     assert (error["model"], error["encoding"], error["exact"]) == ("a/one", "chars", False)
     assert error["mean_error"] == pytest.approx(-10 / 120)
