@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+from hashseeds import printed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulations import answered, ask, streamed, whole, world
 
 import tokenkit as tk
 from tokenkit.errors import (
@@ -20,41 +19,14 @@ from tokenkit.errors import (
     UserError,
 )
 from tokenkit.providers import openai, simulated
-from tokenkit.providers.base import gather
 from tokenkit.providers.simulated import CHARACTERS, Fault, Simulation
 from tokenkit.tokens import count, count_messages
-from tokenkit.types import Message, Request, Response, Tool
+from tokenkit.types import Message, Request, Tool
 
 NAMES = tuple(CHARACTERS)
 PROMPTS = st.text(st.characters(), min_size=1, max_size=300) | st.lists(
     st.sampled_from(["👩‍👩‍👧‍👦", "世界", "token", "🏔️", "\ud83d", "\u202e", "naïve", "{x}", "%s", "\n"]), min_size=1
 ).map(" ".join)
-
-
-def world(**scripted: Any) -> Simulation:
-    return Simulation(pace=0, **scripted)
-
-
-def answered(request: Request, simulation: Simulation) -> tuple[int, bytes]:
-    provider = simulated.provider()
-    answer = simulation(openai.encode(request, provider))
-    return answer.status, b"".join(chunk for _, chunk in answer.chunks)
-
-
-def whole(request: Request, simulation: Simulation | None = None) -> Response:
-    status, body = answered(request, simulation or world())
-    assert status == 200, body
-    return openai.decode(body)
-
-
-def streamed(request: Request, simulation: Simulation | None = None) -> Response:
-    answer = (simulation or world())(openai.encode(tk.types.replace(request, stream=True), simulated.provider()))
-    feed = openai.feed()
-    return gather([delta for _, chunk in (*answer.chunks, (0.0, b"")) for delta in feed(chunk)])
-
-
-def ask(prompt: str = "Why is the sky blue?", model: str = "swift", **fields: Any) -> Request:
-    return Request((Message("user", prompt),), model=model, **fields)
 
 
 # Honest
@@ -107,16 +79,8 @@ def test_the_same_seed_gives_the_same_answer_in_another_process() -> None:
         "    for m in ('tiny', 'swift', 'steady', 'sage'):\n"
         "        r = kit.call('Grüße, why is the sky blue?', model=m); print(ascii((r.text, r.id, r.usage)))\n"
     )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True, check=True, text=True,
-        ).stdout
-        for seed in ("1", "2")
-    ]  # fmt: skip
-    assert runs[0] == runs[1]
-    assert len(runs[0].splitlines()) == 4
+    (made,) = printed(code)
+    assert len(made.splitlines()) == 4
 
 
 def test_another_seed_model_or_prompt_gives_another_answer() -> None:
