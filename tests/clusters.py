@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pwd
 import shutil
@@ -14,13 +13,15 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
-from tokenkit.journal import GENESIS
 from tokenkit.receipts import Receipt, new_id
+from tokenkit.team import TeamJournal
 
 PASSWORD = "not-to-be-seen"  # a URL's password, which must show nowhere
 
@@ -103,24 +104,34 @@ Place = tuple[str, str]
 """A journal's URL and schema."""
 
 
-def running(*settings: str) -> Iterator[Cluster]:
-    """Yield a server, and remove it."""
-    found = Cluster(*settings)
+NEEDED = pytest.mark.skipif(binaries() is None, reason="no PostgreSQL is installed: apt install postgresql")
+"""The mark of tests that need a server."""
+
+
+def serving() -> Iterator[Cluster]:
+    """Yield a server, and remove it; without fsync: what these tests kill is processes, not the machine."""
+    found = Cluster("fsync=off")
     yield found
     found.remove()
 
 
+_numbers = count()
+
+
+def unused(server: Cluster) -> Place:
+    """Return the URL of the server, and a schema nobody has used."""
+    return server.url(), f"team {next(_numbers)}"
+
+
+def opened(place: Place) -> Iterator[TeamJournal]:
+    """Yield a journal there, and close it."""
+    found = TeamJournal(place[0], schema=place[1], patience=5)
+    yield found
+    found.close()
+
+
 def receipt(number: int = 0, **more: Any) -> Receipt:
     return Receipt(new_id(), 10**18 + number, 0.5, "ok", "auto", **more)
-
-
-def chained(journal: Any) -> bool:
-    prev = GENESIS
-    for number, entry in enumerate(journal.rows(0, 1_000_000), 1):
-        if (entry.seq, entry.prev, entry.hash) != (number, prev, hashlib.sha256(prev + entry.body).digest()):
-            return False
-        prev = entry.hash
-    return True
 
 
 def process(code: str, place: Place, patience: int = 30) -> subprocess.Popen[str]:

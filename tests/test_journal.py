@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journals import chained
 
 from tokenkit.errors import ConfigError, LedgerError
 from tokenkit.journal import APPLICATION_ID, GENESIS, MIGRATIONS, Journal, append
@@ -37,15 +37,6 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], capture_output=True, text=True, timeout=60
     )
-
-
-def chained(journal: Journal) -> bool:
-    prev = GENESIS
-    for number, entry in enumerate(journal.rows(0, 1_000_000), 1):
-        if (entry.seq, entry.prev, entry.hash) != (number, prev, hashlib.sha256(prev + entry.body).digest()):
-            return False
-        prev = entry.hash
-    return True
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,6 +13,7 @@ import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journals import opened
 
 from tokenkit.errors import LedgerError, UserError
 from tokenkit.journal import Journal
@@ -55,11 +56,7 @@ def full(**fields: object) -> Receipt:
     } | fields)  # fmt: skip
 
 
-@pytest.fixture
-def ledger(tmp_path):
-    journal = Journal(tmp_path / "journal.sqlite3")
-    yield Ledger(journal, tmp_path / "ledger.duckdb")
-    journal.close()
+ledger = pytest.fixture(opened)
 
 
 @pytest.fixture(scope="module")

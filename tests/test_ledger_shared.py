@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from journals import opened
 
 from tokenkit.errors import LedgerError
 from tokenkit.journal import Journal
@@ -41,11 +42,7 @@ def receipt(number: int = 0, **fields: object) -> Receipt:
     } | fields)  # fmt: skip
 
 
-@pytest.fixture
-def ledger(tmp_path):
-    journal = Journal(tmp_path / "journal.sqlite3")
-    yield Ledger(journal, tmp_path / "ledger.duckdb")
-    journal.close()
+ledger = pytest.fixture(opened)
 
 
 HOLDER = """

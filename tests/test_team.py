@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
-from itertools import count
 
 import clusters
 import psycopg
 import pytest
-from clusters import Place, chained, process, receipt, shell, together
+from clusters import Place, process, receipt, shell, together
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
+from journals import chained
 from test_budget import Books
 
 from tokenkit.accounts import Accounts
@@ -31,31 +30,11 @@ from tokenkit.types import Usage
 LONG = os.environ.get("TOKENKIT_LONG") == "1"
 TEXT = st.text(st.characters(), max_size=40)  # half surrogate pairs and NUL included
 ANYBODY = Who(None, "p", "p/m", None, None)
-pytestmark = pytest.mark.skipif(
-    clusters.binaries() is None, reason="no PostgreSQL is installed: apt install postgresql"
-)
+pytestmark = clusters.NEEDED
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[clusters.Cluster]:
-    # Without fsync: what these tests kill is processes, not the machine.
-    yield from clusters.running("fsync=off")
-
-
-_numbers = count()
-
-
-@pytest.fixture
-def place(server) -> Place:
-    """The URL of the server, and a schema nobody has used."""
-    return server.url(), f"team {next(_numbers)}"
-
-
-@pytest.fixture
-def journal(place) -> Iterator[TeamJournal]:
-    found = TeamJournal(place[0], schema=place[1], patience=5)
-    yield found
-    found.close()
+server = pytest.fixture(clusters.serving, scope="module")
+place = pytest.fixture(clusters.unused)
+journal = pytest.fixture(clusters.opened)
 
 
 # What is written.

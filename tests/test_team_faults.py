@@ -6,12 +6,11 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator
-from itertools import count
 
 import clusters
 import pytest
-from clusters import PASSWORD, Place, chained, process, receipt, shell, together
+from clusters import PASSWORD, Place, process, receipt, shell, together
+from journals import chained
 
 from tokenkit.accounts import Accounts
 from tokenkit.budget import Ask, Budget, Who
@@ -23,31 +22,11 @@ from tokenkit.team.tables import MIGRATIONS
 
 LONG = os.environ.get("TOKENKIT_LONG") == "1"
 ANYBODY = Who(None, "p", "p/m", None, None)
-pytestmark = pytest.mark.skipif(
-    clusters.binaries() is None, reason="no PostgreSQL is installed: apt install postgresql"
-)
+pytestmark = clusters.NEEDED
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[clusters.Cluster]:
-    # Without fsync: what these tests kill is processes, not the machine.
-    yield from clusters.running("fsync=off")
-
-
-_numbers = count()
-
-
-@pytest.fixture
-def place(server) -> Place:
-    """The URL of the server, and a schema nobody has used."""
-    return server.url(), f"team {next(_numbers)}"
-
-
-@pytest.fixture
-def journal(place) -> Iterator[TeamJournal]:
-    found = TeamJournal(place[0], schema=place[1], patience=5)
-    yield found
-    found.close()
+server = pytest.fixture(clusters.serving, scope="module")
+place = pytest.fixture(clusters.unused)
+journal = pytest.fixture(clusters.opened)
 
 
 # When things break.

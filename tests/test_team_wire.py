@@ -18,11 +18,12 @@ from typing import cast
 
 import clusters
 import pytest
-from clusters import chained, process, receipt, shell, together
+from clusters import process, receipt, shell, together
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from journals import chained
 
 from tokenkit import Kit
 from tokenkit.accounts import Accounts
@@ -33,9 +34,7 @@ from tokenkit.ledger import Ledger
 from tokenkit.receipts import new_id
 from tokenkit.team import TeamJournal
 
-pytestmark = pytest.mark.skipif(
-    clusters.binaries() is None, reason="no PostgreSQL is installed: apt install postgresql"
-)
+pytestmark = clusters.NEEDED
 
 
 def certificate(folder: Path, name: str) -> tuple[Path, Path]:
@@ -60,9 +59,7 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     return here, secret
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[clusters.Cluster]:
-    yield from clusters.running("fsync=off")
+server = pytest.fixture(clusters.serving, scope="module")
 
 
 @pytest.fixture(scope="module")
