@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from configs import faults, written
 
 from tokenkit import pricing
 from tokenkit.catalog import Catalog, filled
@@ -70,21 +71,6 @@ path = "calls.duckdb"
 durability = "power"
 store_prompts = false
 """
-
-
-def written(folder: Path, text: str | bytes, name: str = "tokenkit.toml") -> Path:
-    path = folder / name
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-def faults(folder: Path, text: str | bytes) -> list[str]:
-    """The problems of a file, without its own name in front."""
-    path = written(folder, text)
-    with pytest.raises(ConfigError) as wrong:
-        load(path, {})
-    assert all(problem.startswith(f"{path}: ") for problem in wrong.value.problems)
-    return [problem.removeprefix(f"{path}: ") for problem in wrong.value.problems]
 
 
 def test_everything_that_can_be_said_is_understood(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configs import faults, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,22 +17,6 @@ from tokenkit.catalog import Catalog
 from tokenkit.config import load
 from tokenkit.config.reading import holds_a_secret, names_a_secret
 from tokenkit.errors import ConfigError
-
-
-def written(folder: Path, text: str | bytes, name: str = "tokenkit.toml") -> Path:
-    path = folder / name
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-def faults(folder: Path, text: str | bytes) -> list[str]:
-    """The problems of a file, without its own name in front."""
-    path = written(folder, text)
-    with pytest.raises(ConfigError) as wrong:
-        load(path, {})
-    assert all(problem.startswith(f"{path}: ") for problem in wrong.value.problems)
-    return [problem.removeprefix(f"{path}: ") for problem in wrong.value.problems]
-
 
 # Made up, in the shapes vendors use.
 KEYS = [

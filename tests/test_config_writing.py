@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configs import written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,12 +37,6 @@ strategy = "cheapest"
 [ledger]
 store_prompts = false  # nobody's business
 """
-
-
-def written(folder: Path, text: str | bytes, name: str = "tokenkit.toml") -> Path:
-    path = folder / name
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
 
 
 def test_a_saved_weight_changes_its_own_number_and_nothing_else(tmp_path: Path) -> None:

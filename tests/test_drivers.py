@@ -43,6 +43,15 @@ def asking(url: str, *, deadline: float | None = None, whole: bool = True, body:
     return Response(b"".join(parts).decode(), id=str(reply.status))
 
 
+def watched(url: str, told: list[type]) -> Flow:
+    """Open and drain piece by piece, and note of what kind the exception is that ends it."""
+    try:
+        return (yield from asking(url, whole=False))
+    except BaseException as stop:
+        told.append(type(stop))
+        raise
+
+
 def in_sync(flow: Callable[[], Flow]) -> Response:
     world = World()
     try:
@@ -229,21 +238,14 @@ def test_leaving_a_stream_early_tells_the_flow(server: FaultServer) -> None:
     server.script(faults.streamed(b"abcdefgh" * 50, size=8, delay=0.005))
     told: list[type] = []
 
-    def watched() -> Flow:
-        try:
-            return (yield from asking(server.url, whole=False))
-        except BaseException as stop:
-            told.append(type(stop))
-            raise
-
-    for delta in stream(watched(), World()):
+    for delta in stream(watched(server.url, told), World()):
         assert delta.text
         break
     gc.collect()
     assert told == [GeneratorExit]
 
     async def main() -> None:
-        steps = astream(watched(), AsyncWorld())
+        steps = astream(watched(server.url, told), AsyncWorld())
         async for _ in steps:
             break
         await steps.aclose()

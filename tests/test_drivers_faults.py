@@ -21,7 +21,7 @@ from typing import Any
 import faults
 import pytest
 from faults import OK, Behaviour, FaultServer, reply
-from test_drivers import BOTH, CANARY, asking, assert_clean, in_async, in_sync
+from test_drivers import BOTH, CANARY, asking, assert_clean, in_async, in_sync, watched
 
 from tokenkit.drivers import AsyncWorld, World, adrive, astream, drive, plain
 from tokenkit.effects import Drain, Flow, Open, Sleep, WireRequest
@@ -265,16 +265,9 @@ def test_an_abandoned_async_stream_settles_and_frees_its_connection(server: Faul
     server.script(faults.streamed(b"abcdefgh" * 500, size=8, delay=0.002))
     told: list[type] = []
 
-    def watched() -> Flow:
-        try:
-            return (yield from asking(server.url, whole=False))
-        except BaseException as stop:
-            told.append(type(stop))
-            raise
-
     async def main() -> None:
         world = AsyncWorld()
-        async for _ in astream(watched(), world):
+        async for _ in astream(watched(server.url, told), world):
             break
         gc.collect()
         await asyncio.sleep(0.01)  # the loop closes what nobody holds any more

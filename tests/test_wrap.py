@@ -14,11 +14,10 @@ import pytest
 from faults import FaultServer, completion, error, events, reply, streamed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from wraps import ASKED, last
 
 import tokenkit as tk
 from tokenkit.errors import BudgetExceeded, UserError
-
-ASKED = [{"role": "user", "content": "Name a river."}]
 
 
 @pytest.fixture
@@ -36,12 +35,6 @@ def server() -> Iterator[FaultServer]:
 def openai(server: FaultServer, name: str = "OpenAI") -> Any:
     module = pytest.importorskip("openai", reason="the openai SDK is not installed")
     return getattr(module, name)(api_key="sk-test", base_url=f"{server.url}/v1", max_retries=0)
-
-
-def last(kit: tk.Kit) -> tk.Receipt:
-    found = kit.receipt()
-    assert found is not None
-    return found
 
 
 def test_openai_answers_as_ever_and_is_in_the_books(kit: tk.Kit, server: FaultServer) -> None:

@@ -15,25 +15,13 @@ from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from faults import FaultServer, completion, error, reply
-from wraps import ASKED, all_of, last, openai, serving, used
+from wraps import ASKED, all_of, keeping, last, openai, saying, serving, used
 
 import tokenkit as tk
 from tokenkit.errors import BudgetExceeded
 
-
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    found: set[str] = set()
-    monkeypatch.setattr("tokenkit.wrap.calls._said", found)
-    return found
-
-
-@pytest.fixture
-def kit(tmp_path: Path, said: set[str]) -> Iterator[tk.Kit]:
-    with tk.Kit.simulated(pace=0, home=tmp_path) as made:
-        yield made
-
-
+said = pytest.fixture(saying)
+kit = pytest.fixture(keeping)
 server = pytest.fixture(serving)
 
 

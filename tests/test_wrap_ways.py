@@ -7,33 +7,19 @@ import gc
 import inspect
 import json
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import FaultServer, completion, error, hang, reply, streamed
-from wraps import ASKED, all_of, google, last, openai, serving, used
+from wraps import ASKED, all_of, google, keeping, last, openai, saying, serving, used
 
 import tokenkit as tk
 from tokenkit.errors import BudgetExceeded
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # the SDK's own, of a model's age
 
-
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    found: set[str] = set()
-    monkeypatch.setattr("tokenkit.wrap.calls._said", found)
-    return found
-
-
-@pytest.fixture
-def kit(tmp_path: Path, said: set[str]) -> Iterator[tk.Kit]:
-    with tk.Kit.simulated(pace=0, home=tmp_path) as made:
-        yield made
-
-
+said = pytest.fixture(saying)
+kit = pytest.fixture(keeping)
 server = pytest.fixture(serving)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,19 @@ def serving() -> Iterator[FaultServer]:
         yield server
         while _made:
             _made.pop().close()
+
+
+def saying(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the set of what has been warned of once, empty and the test's own."""
+    found: set[str] = set()
+    monkeypatch.setattr("tokenkit.wrap.calls._said", found)
+    return found
+
+
+def keeping(tmp_path: Path, said: set[str]) -> Iterator[tk.Kit]:
+    """Yield a kit whose books are the test's own, as is what it has warned of."""
+    with tk.Kit.simulated(pace=0, home=tmp_path) as made:
+        yield made
 
 
 def openai(server: FaultServer, name: str = "OpenAI", **more: Any) -> Any:
