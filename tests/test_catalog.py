@@ -116,7 +116,7 @@ def test_building_and_finding_take_linear_time() -> None:
             catalog.find(model.name)
             catalog.find(model.id)
 
-    small, large = ([Model("openai", f"m{i}") for i in range(count)] for count in (3000, 12_000))
+    small, large = ([Model("openai", f"m{i}") for i in range(count)] for count in (1000, 16_000))
     grows_linearly(build_and_find, small, large)
 
 
