@@ -375,5 +375,5 @@ PATTERNS = [
 @pytest.mark.parametrize("stage", ["normalize", "dedupe"])
 @pytest.mark.parametrize("unit", [*PATTERNS, f"{PASSAGE}\n\n", f"{PASSAGE} {OTHER} "])
 def test_time_grows_with_the_text(unit: str, stage: str) -> None:
-    small, large = unit * (5_000 // len(unit)), unit * (80_000 // len(unit))
+    small, large = unit * (3_000 // len(unit)), unit * (48_000 // len(unit))
     grows_linearly(lambda text: compress(text, [stage], Aim(count=len)), small, large)

@@ -215,7 +215,7 @@ ADVERSARIAL = {
 @BOTH
 @pytest.mark.parametrize("kind", sorted(ADVERSARIAL))
 def test_time_grows_with_the_text_and_no_faster(name: str, kind: str) -> None:
-    small, large = ADVERSARIAL[kind](15_000), ADVERSARIAL[kind](240_000)
+    small, large = ADVERSARIAL[kind](8_000), ADVERSARIAL[kind](128_000)
     grows_linearly(lambda text: STAGES[name](text, "Name 7 and river 5 budget", 0.3, len), small, large)
 
 

@@ -122,7 +122,7 @@ UNITS = [
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_time_grows_with_the_text(unit: str) -> None:
-    small, large = unit * (5_000 // len(unit)), unit * (80_000 // len(unit))
+    small, large = unit * (3_000 // len(unit)), unit * (48_000 // len(unit))
     grows_linearly(lambda text: protected(text, ["aaab"]), small, large)
 
 

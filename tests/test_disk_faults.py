@@ -287,8 +287,8 @@ SCENARIOS = {
 
 
 SHORT = (
-    ("calls", "EIO", 1), ("budget", "EIO", 1), ("budget", "ENOSPC for good", 2), ("questions", "EIO", 2),
-    ("first question", "ENOSPC for good", 5),
+    ("calls", "EIO", 1), ("budget", "EIO", 2), ("budget", "ENOSPC for good", 3), ("questions", "EIO", 3),
+    ("first question", "ENOSPC for good", 8),
 )  # fmt: skip
 """What every run of the tests walks through, in which steps; the long profile walks through all, one by one."""
 
