@@ -219,14 +219,16 @@ def main() -> None:
         lines = (folder() / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines][: said.limit]
         print(f"\n{name}: {len(rows)} texts, the same output in every process: {same_everywhere(rows[0])}")
-        print(f"  {'':41} {'kept at 50 / 35 / 20 %':>24}  recall  saved harm  tokens/s x counting")
+        heads = ("kept at 50 / 35 / 20 %", "recall", "saved, %")
+        print(f"  {'':41} {''.join(f'{head:>24}' for head in heads)} harm  tokens/s x counting")
         for label, made in CONTESTANTS.items():
             found = [measure(rows, made, target) for target in TARGETS]
-            kept = " / ".join(f"{one['kept']:.2f}" for one in found)
+            told = (" / ".join(f"{scale * one[key]:.{places}f}" for one in found)
+                    for key, scale, places in (("kept", 1, 2), ("recall", 1, 2), ("saved", 100, 0)))  # fmt: skip
             last = found[-1]
             harm = sum(int(one["harm"]) for one in found)
             print(
-                f"  {label:41} {kept:>24}  {last['recall']:6.2f} {last['saved']:6.1%} {harm:4} "
+                f"  {label:41} {''.join(f'{cells:>24}' for cells in told)} {harm:4} "
                 f"{last['speed']:9,.0f} {last['x counting']:10.1f}"
             )
     rows = [json.loads(line) for line in (folder() / "diff.jsonl").read_text(encoding="utf-8").splitlines()]
